@@ -1,0 +1,1 @@
+"""Publish and consume CloudEvents on any broker, chosen by one URL."""

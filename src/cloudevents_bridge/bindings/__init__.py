@@ -1,0 +1,18 @@
+"""How an event is laid out in attributes and a body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from cloudevents_bridge.event import CloudEvent
+
+
+class Wire(Protocol):
+    """One layout. Encoding and decoding are pure."""
+
+    def encode(self, event: CloudEvent) -> tuple[Mapping[str, str], bytes]:
+        """The attributes and the body of the native message."""
+
+    def decode(self, attributes: Mapping[str, str], body: bytes) -> CloudEvent:
+        """The event in a native message, in any mode the layout knows. Raises `DecodeError` and nothing else."""
