@@ -1,0 +1,79 @@
+# Each target makes what it needs in .venv first; a second run goes straight to work.
+# Needed on the machine: make, and Python 3.11 or newer with venv and pip. Another Python: make test PYTHON=python3.13
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# Every distribution of this repository besides the core, and the directories that hold tests.
+SIBLINGS := $(patsubst %/pyproject.toml,%,$(wildcard contract_tests/pyproject.toml adapters/*/pyproject.toml))
+TESTS    := $(wildcard tests contract_tests/tests adapters/*/tests)
+TYPED    := $(wildcard src contract_tests/src adapters/*/src)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo check static test docs bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo    the order system of the tutorials, in several processes, on the embedded broker'
+	@echo 'make check   lint, types and the core tests: within a minute'
+	@echo 'make test    everything there is to test'
+	@echo 'make docs    the documentation site, in docs/_build/html'
+	@echo 'make bench   speed, beside other libraries'
+	@echo 'make clean   remove what the other targets made'
+
+demo: $(VENV)/.core
+	$(BIN)/ceb demo
+
+static: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(TYPED)
+
+check: static
+	$(BIN)/pytest -q -n auto tests
+
+test: $(VENV)/.dev
+	$(BIN)/pytest -q -n auto $(TESTS)
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo 'docs/_build/html/index.html'
+
+bench: $(VENV)/.bench
+	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/compare.py
+
+clean:
+	rm -rf $(VENV) build dist docs/_build ceb-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps: what is installed, and since which state of the pyproject files.
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else 1)' || { \
+	  echo 'This needs Python 3.11 or newer; $(PYTHON) is not one. Name another: make PYTHON=python3.12'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.made pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+# Dependency groups need pip 25.1, which is newer than what a Python of 2023 brings along.
+$(VENV)/.pip: $(VENV)/.made
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core $(VENV)/.pip pyproject.toml $(SIBLINGS:%=%/pyproject.toml)
+	$(BIN)/python -m pip install --quiet --editable . $(SIBLINGS:%=--editable %) --group lint --group test
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev pyproject.toml
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.core $(VENV)/.pip pyproject.toml
+	$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
