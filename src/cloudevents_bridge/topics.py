@@ -90,7 +90,7 @@ class Subscription:
     lease: float = field(default=60.0, kw_only=True)
     redelivery: RetryPolicy = field(default=DEFAULT_REDELIVERY, kw_only=True)
     filter: str | None = field(default=None, kw_only=True)
-    native: Mapping[str, Any] = field(default=_EMPTY, kw_only=True)
+    native: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         check_name("subscription", self.name)
