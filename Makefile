@@ -43,6 +43,7 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.bench
 	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/codec.py
 	$(BIN)/python bench/compare.py
 
 clean:
