@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from cloudevents_bridge.bindings._mapped import Mapped
 from cloudevents_bridge.event import CloudEvent
+
+__all__ = ["AMQP", "HTTP", "KAFKA", "PUBSUB", "SQS", "STRUCTURED", "Mapped", "Wire"]
 
 
 class Wire(Protocol):
@@ -16,3 +19,11 @@ class Wire(Protocol):
 
     def decode(self, attributes: Mapping[str, str], body: bytes) -> CloudEvent:
         """The event in a native message, in any mode the layout knows. Raises `DecodeError` and nothing else."""
+
+
+STRUCTURED = Mapped(prefix="ce-", mode="structured", other_content_types=("Content-Type",))
+HTTP = Mapped(prefix="ce-", fold_case=True, percent=True)
+AMQP = Mapped(prefix="cloudEvents_", other_prefixes=("cloudEvents:",))
+PUBSUB = Mapped(prefix="ce-", other_content_types=("Content-Type",))
+KAFKA = Mapped(prefix="ce_")
+SQS = Mapped(prefix="ce-", other_content_types=("Content-Type",))

@@ -1,0 +1,395 @@
+"""The event: immutable, checked once, its data encoded when it is made and decoded when it is asked for."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from struct import Struct as _Layout
+from types import MappingProxyType
+from typing import Any, NoReturn, Self, TypeVar
+
+from msgspec.structs import replace as _replace
+
+from cloudevents_bridge import _attributes as rules
+from cloudevents_bridge._attributes import ATTRIBUTE_FIELDS, KNOWN_TYPES, NO_DATA, Members, Value
+from cloudevents_bridge._data import JSON, body_bytes, decode_data, decode_model, encode_data
+from cloudevents_bridge._media import media_type
+from cloudevents_bridge.errors import DecodeError, InvalidArgumentError
+
+T = TypeVar("T")
+
+_UNSET: Any = ...
+_NONE: Mapping[str, Any] = MappingProxyType({})
+_NO_EXTRA: dict[str, Value] = {}
+_good_types = rules.good_types
+_good_sources = rules.good_sources
+
+# Ids are drawn sixty-four at a time: uuid4 costs more than all the rest of an event. A fork must not repeat them.
+_ids: list[str] = []
+os.register_at_fork(after_in_child=_ids.clear)
+_groups = _Layout("8s4sx3sx3s12s").iter_unpack
+
+
+def _new_id() -> str:
+    """A random UUID, version 4."""
+    try:
+        return _ids.pop()
+    except IndexError:
+        drawn = [(b"%s-%s-4%s-8%s-%s" % groups).decode() for groups in _groups(os.urandom(1024).hex().encode())]
+        _ids.extend(drawn[1:])
+        return drawn[0]
+
+
+class CloudEvent:
+    """One event, as CloudEvents 1.0.2 has it. It never changes; `replace` makes another.
+
+    Two events are equal if their attributes have the same canonical strings (times: the same instant), and their data
+    the same bytes under the same media type: a broker may hand `True` back as `"true"`, and that is still the event
+    that was sent. For the same reason, JSON data without `datacontenttype` counts as `application/json`, and empty
+    data as none.
+
+    Args:
+        type: what happened, such as `com.example.order.created`.
+        source: where, a URI-reference. `source` and `id` together are unique.
+        data: bytes stay as they are. A str is JSON, unless datacontenttype says otherwise: then it is text in the
+            charset named there. Anything else is JSON: dict, list, number, None (`null`), dataclass, `msgspec.Struct`,
+            pydantic model. Left out: no data.
+        id: a random UUID if left out.
+        time: with a time zone; now if left out, None for none.
+        datacontenttype: if left out, `application/json` or, for bytes, `application/octet-stream`.
+        dataschema: an absolute URI.
+        partitionkey: the ordering key.
+        extensions: further attributes; names of a to z and 0 to 9.
+
+    Attributes:
+        extensions: the extensions but `partitionkey`, read-only. Documented ones have their type whatever form the
+            event came in (`expirytime` a datetime, `sampledrate` an int); others are as they came.
+        data: decoded on first use and kept: the JSON value, a str for text, bytes for the rest; None where there is
+            none. Raises `DecodeError` if the data is not what datacontenttype says.
+        data_bytes: the data as it is sent in a message body; None only where there is none.
+
+    Raises:
+        InvalidArgumentError: naming the attribute, its value and the rule; it is a `ValueError`.
+    """
+
+    __slots__ = ("_body", "_extra", "_members", "_value")
+
+    _members: Members
+    _extra: dict[str, Value]
+    _body: bytes | str | None
+    _value: Any
+
+    def __init__(
+        self,
+        *,
+        type: str,
+        source: str,
+        data: object = _UNSET,
+        id: str = _UNSET,
+        time: datetime | None = _UNSET,
+        subject: str | None = None,
+        datacontenttype: str | None = None,
+        dataschema: str | None = None,
+        partitionkey: str | None = None,
+        extensions: Mapping[str, Value] = _NONE,
+    ) -> None:
+        # what was checked before, or is a plain printable string, needs no call
+        if type.__class__ is not str or type not in _good_types:
+            type = rules.check_type("type", type)
+        if source.__class__ is not str or source not in _good_sources:
+            source = rules.check_source("source", source)
+        if id is _UNSET:
+            id = _new_id()
+        elif id.__class__ is not str or not id or not id.isprintable():
+            id = rules.check_filled("id", id)
+        if time is _UNSET:
+            time = datetime.now(UTC)
+        when = None if time is None else _format_time(time)
+        if subject is not None:
+            subject = rules.check_filled("subject", subject)
+        if datacontenttype is not None:
+            datacontenttype = rules.check_media_type("datacontenttype", datacontenttype)
+        if dataschema is not None:
+            dataschema = rules.check_uri("dataschema", dataschema)
+        if partitionkey is not None:
+            partitionkey = rules.check_filled("partitionkey", partitionkey)
+        value, body = NO_DATA, None
+        if data is not _UNSET:
+            value, body, datacontenttype = encode_data(data, datacontenttype)
+        traceparent, tracestate, extra = None, None, _NO_EXTRA
+        if extensions is not _NONE:
+            traceparent, tracestate, extra = _check_extensions(extensions)
+        _set_members(
+            self,
+            Members(
+                "1.0", id, source, type, subject, when, datacontenttype, dataschema,
+                partitionkey, traceparent, tracestate, value,
+            ),
+        )  # fmt: skip
+        _set_extra(self, extra)
+        _set_body(self, body)
+
+    @property
+    def specversion(self) -> str:
+        return self._members.specversion
+
+    @property
+    def id(self) -> str:
+        return self._members.id
+
+    @property
+    def source(self) -> str:
+        return self._members.source
+
+    @property
+    def type(self) -> str:
+        return self._members.type
+
+    @property
+    def time(self) -> datetime | None:
+        """Cut to microseconds; the event itself keeps every digit."""
+        text = self._members.time
+        return None if text is None else rules.parse_time(text)
+
+    @property
+    def subject(self) -> str | None:
+        return self._members.subject
+
+    @property
+    def datacontenttype(self) -> str | None:
+        return self._members.datacontenttype
+
+    @property
+    def dataschema(self) -> str | None:
+        return self._members.dataschema
+
+    @property
+    def partitionkey(self) -> str | None:
+        return self._members.partitionkey
+
+    @property
+    def extensions(self) -> Mapping[str, Value]:
+        return MappingProxyType(
+            {
+                name: value if (kind := KNOWN_TYPES.get(name)) is None else rules.typed(name, value, kind)
+                for name, value in self._raw_extensions().items()
+            }
+        )
+
+    @property
+    def data(self) -> Any:
+        try:
+            return self._value
+        except AttributeError:
+            pass
+        try:
+            value = decode_data(self._members.data, self._body, self._members.datacontenttype)
+        except DecodeError as exc:
+            raise self._data_error(exc) from None
+        _set_value(self, value)
+        return value
+
+    @property
+    def data_bytes(self) -> bytes | None:
+        if self._members.data is not NO_DATA:
+            return bytes(self._members.data)
+        if self._body is None:
+            return None
+        return body_bytes(self._body, self._members.datacontenttype)
+
+    def data_as(self, model: builtins.type[T], /) -> T:
+        """The data as an instance of `model`: pydantic model, dataclass, `msgspec.Struct`, dict, list, str, bytes …
+
+        Raises:
+            DecodeError: if it does not fit; with the path of the field, and never with what stands in it.
+        """
+        try:
+            return decode_model(self._members.data, self._body, self._members.datacontenttype, model)
+        except DecodeError as exc:
+            raise self._data_error(exc) from None
+
+    def replace(self, **changes: Any) -> Self:
+        """The same event with other values for the named arguments of the constructor, checked as there.
+
+        `extensions` replaces all but `partitionkey`. New `data` without a new `datacontenttype` is encoded for the
+        one it has; give `datacontenttype=None` to have it chosen again.
+
+        Raises:
+            InvalidArgumentError: for a value that breaks a rule, or for a name that is no argument.
+        """
+        if unknown := changes.keys() - _ARGUMENTS:
+            raise InvalidArgumentError(
+                f"replace() knows no {', '.join(sorted(unknown))}: use {', '.join(_ARGUMENTS)}; "
+                "an extension goes into extensions={…}"
+            )
+        members, body = self._members, self._body
+        kept: dict[str, Any] = {}
+        arguments = {name: getattr(members, name) for name in _TEXTS} | {"extensions": self._raw_extensions()} | changes
+        if "time" not in changes:
+            arguments["time"], kept["time"] = None, members.time  # the string: it may hold more than a datetime can
+        new = self.__class__(**arguments)
+        if "data" not in changes:
+            kept["data"] = members.data
+            media = media_type(new.datacontenttype or JSON)
+            renamed = new.datacontenttype != members.datacontenttype
+            if renamed and (isinstance(body, str) or (media and media.kind != "json")):
+                kept["data"], body = NO_DATA, self.data_bytes  # only as its bytes can data go by another type
+            _set_body(new, body)
+        _set_members(new, _replace(new._members, **kept))
+        return new
+
+    def _raw_extensions(self) -> dict[str, Value]:
+        members = self._members
+        fields = {"traceparent": members.traceparent, "tracestate": members.tracestate}
+        return {name: text for name, text in fields.items() if text is not None} | self._extra
+
+    def to_json(self) -> bytes:
+        """The event in JSON format (structured mode)."""
+        return _json.encode(self)
+
+    @classmethod
+    def from_json(cls, raw: bytes | str) -> Self:
+        """Read the JSON format. Raises `DecodeError` and nothing else."""
+        return _json.decode_as(cls, raw)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event in JSON format, as a dict of plain values; bytes are in `data_base64`."""
+        return _json.to_dict(self)
+
+    @classmethod
+    def from_dict(cls, members: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` gives. Raises `DecodeError`."""
+        return _json.from_dict(cls, members)
+
+    def to_http(self, *, structured: bool = False) -> tuple[dict[str, str], bytes]:
+        """Headers and body of an HTTP request: in binary mode, or structured."""
+        from cloudevents_bridge import bindings
+
+        headers, body = (bindings.STRUCTURED if structured else bindings.HTTP).encode(self)
+        return dict(headers), body
+
+    @classmethod
+    def from_http(cls, headers: Mapping[str, str], body: bytes) -> Self:
+        """Read an HTTP request in either mode. Raises `DecodeError`."""
+        from cloudevents_bridge import bindings
+
+        return make_event(cls, *_parts(bindings.HTTP.decode(headers, body)))
+
+    def to_sdk(self) -> Any:
+        """The event as a `CloudEvent` of the CNCF SDK 2. Raises `UnsupportedError` if that is not installed."""
+        from cloudevents_bridge.formats import sdk
+
+        return sdk.to_sdk(self)
+
+    @classmethod
+    def from_sdk(cls, event: Any) -> Self:
+        """Take an event of the CNCF SDK, 1 or 2. Raises `DecodeError` if it is none, or breaks a rule."""
+        from cloudevents_bridge.formats import sdk
+
+        return sdk.from_sdk(cls, event)
+
+    def _data_error(self, cause: DecodeError) -> DecodeError:
+        return DecodeError(f"data of event {self.id!r} of type {self.type!r}: {cause}")
+
+    def _identity(self) -> tuple[object, ...]:
+        members = self._members
+        attributes: dict[str, object] = {
+            name: value for name in ATTRIBUTE_FIELDS if (value := getattr(members, name)) is not None
+        }
+        for name, value in self._extra.items():
+            text = rules.canonical(value)
+            attributes[name] = rules.instant(text) if KNOWN_TYPES.get(name) is datetime else text
+        if members.time is not None:
+            attributes["time"] = rules.instant(members.time)
+        if members.data is not NO_DATA:
+            attributes.setdefault("datacontenttype", JSON)
+        data = self.data_bytes or b""
+        media = media_type(members.datacontenttype or JSON)
+        return attributes, data.strip(b" \t\r\n") if media and media.kind == "json" else data
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, CloudEvent):
+            return NotImplemented
+        mine, its = self._members, other._members
+        return mine.id == its.id and mine.source == its.source and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash((self._members.source, self._members.id))
+
+    def __repr__(self) -> str:
+        members = self._members
+        shown = f"CloudEvent(type={members.type!r}, source={members.source!r}, id={members.id!r}"
+        data = self.data_bytes
+        if data is None:
+            return shown + ")"
+        kind = members.datacontenttype or (JSON if members.data is not NO_DATA else "bytes")
+        return f"{shown}, data=<{kind}, {len(data)} bytes>)"
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"an event does not change: use event.replace({name}=…)")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("an event does not change: use event.replace(…)")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return make_event, (self.__class__, *_parts(self))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+_TEXTS = ("type", "source", "id", "subject", "datacontenttype", "dataschema", "partitionkey")
+_ARGUMENTS = (*_TEXTS, "data", "time", "extensions")
+_set_members = CloudEvent.__dict__["_members"].__set__
+_set_extra = CloudEvent.__dict__["_extra"].__set__
+_set_body = CloudEvent.__dict__["_body"].__set__
+_set_value = CloudEvent.__dict__["_value"].__set__
+_make = object.__new__
+
+C = TypeVar("C", bound=CloudEvent)
+
+
+def make_event(cls: type[C], members: Members, extra: dict[str, Value], body: bytes | str | None) -> C:
+    """An event of parts that were checked."""
+    event = _make(cls)
+    _set_members(event, members)
+    _set_extra(event, extra)
+    _set_body(event, body)
+    return event
+
+
+def _parts(event: CloudEvent) -> tuple[Members, dict[str, Value], bytes | str | None]:
+    return event._members, event._extra, event._body
+
+
+def _format_time(time: object) -> str:
+    if not isinstance(time, datetime):
+        rules.refuse("time", time, "be a datetime with a time zone, or None for no time")
+    return rules.format_time("time", time)
+
+
+def _check_extensions(extensions: object) -> tuple[str | None, str | None, dict[str, Value]]:
+    if not isinstance(extensions, Mapping):
+        rules.refuse("extensions", extensions, "be a mapping of names to values")
+    extra: dict[str, Value] = {}
+    fields: dict[str, Any] = {"traceparent": None, "tracestate": None}
+    for name, value in extensions.items():
+        if name == "partitionkey":
+            raise InvalidArgumentError("partitionkey is a named argument: use CloudEvent(partitionkey=…)")
+        checked = rules.check_extension(name, value)
+        if name in fields:
+            fields[name] = checked
+        else:
+            extra[name] = checked
+    return fields["traceparent"], fields["tracestate"], extra
+
+
+# the methods above use what stands above this room: bound when the class is there
+from cloudevents_bridge.formats import json as _json  # noqa: E402

@@ -1,0 +1,179 @@
+"""The JSON event format, one event and batches, without parsing the data. Source: CloudEvents 1.0.2 JSON format.
+
+Of a member that occurs twice the last counts; inside the data nothing is touched. A byte order mark is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from cloudevents_bridge import _attributes as rules
+from cloudevents_bridge._attributes import NO_DATA, Members, Value
+from cloudevents_bridge._data import JSON, decode_json, encode_json, structured_member, text_bytes
+from cloudevents_bridge._media import media_type
+from cloudevents_bridge.errors import DecodeError, InvalidArgumentError
+from cloudevents_bridge.event import CloudEvent, make_event
+
+C = TypeVar("C", bound=CloudEvent)
+
+CONTENT_TYPE = "application/cloudevents+json"
+BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"
+
+_encode = msgspec.json.Encoder().encode
+_decode_plain = msgspec.json.Decoder(Members).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_batch = msgspec.json.Decoder(list[Raw]).decode
+_JSON_TYPES = frozenset({None, "application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"})
+_NO_EXTRA: dict[str, Value] = {}
+_good_types = rules.good_types
+_good_sources = rules.good_sources
+_good_schemas = rules.good_schemas
+_good_time = rules.good_time
+
+
+def encode(event: CloudEvent) -> bytes:
+    """The event in JSON format. JSON data goes out as it came in, byte for byte."""
+    members, body, extra = event._members, event._body, event._extra
+    encoded = _encode(members)
+    if body is not None:
+        encoded = encoded[:-1] + structured_member(body, members.datacontenttype) + b"}"
+    if extra:
+        encoded = encoded[:-1] + b"," + _encode(extra)[1:]
+    return encoded
+
+
+def encode_batch(events: Iterable[CloudEvent]) -> bytes:
+    """Events in the JSON batch format."""
+    return b"[" + b",".join(map(encode, events)) + b"]"
+
+
+def decode(raw: bytes | str, *, types: Mapping[str, type] | None = None) -> CloudEvent:
+    """Read one event.
+
+    Args:
+        raw: the JSON text, in UTF-8 if bytes.
+        types: the types of extensions of your own, `{"shippedat": datetime}`: bool, int, str, bytes or datetime.
+
+    Raises:
+        DecodeError: if it is no CloudEvent of specversion 1.0; nothing else.
+    """
+    return decode_as(CloudEvent, raw, types)
+
+
+def decode_as(cls: type[C], raw: bytes | str, types: Mapping[str, type] | None = None) -> C:
+    """Read one event as an instance of `cls`. Raises `DecodeError`."""
+    if raw.__class__ is bytes and not types:
+        # the quick way says yes, or nothing: what it is not sure of, the careful way reads again, and explains
+        try:
+            members = _decode_plain(raw)
+            if (raw.isascii() or raw.decode()) and _surely_good(members):
+                return make_event(cls, members, _NO_EXTRA, None)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+    return make_event(cls, *_read(raw, types))
+
+
+def _surely_good(members: Members) -> bool:
+    id, time, subject = members.id, members.time, members.subject
+    key, parent, state = members.partitionkey, members.traceparent, members.tracestate
+    return (
+        members.specversion == "1.0"
+        and members.type in _good_types
+        and members.source in _good_sources
+        and id != ""
+        and id.isprintable()
+        and (time is None or _good_time(time))
+        and members.datacontenttype in _JSON_TYPES
+        and (subject is None or (subject != "" and subject.isprintable()))
+        and (key is None or (key != "" and key.isprintable()))
+        and (parent is None or parent.isprintable())
+        and (state is None or state.isprintable())
+        and (members.dataschema is None or members.dataschema in _good_schemas)
+    )
+
+
+def decode_batch(raw: bytes | str, *, types: Mapping[str, type] | None = None) -> list[CloudEvent]:
+    """Read a batch. Raises `DecodeError` if it, or one of its events, is wrong; it says which."""
+    try:
+        items = _decode_batch(_text(raw))
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        raise DecodeError(f"not a batch of CloudEvents: {_why(exc)}") from exc
+    events = []
+    for index, item in enumerate(items):
+        try:
+            # a copy, so that one event kept does not keep the whole batch
+            events.append(decode(bytes(item), types=types))
+        except DecodeError as exc:
+            raise DecodeError(f"event {index} of the batch: {exc}") from exc
+    return events
+
+
+def to_dict(event: CloudEvent) -> dict[str, Any]:
+    """The members of the JSON format as plain values. Raises `DecodeError` for JSON that Python cannot hold."""
+    members: dict[str, Any] = decode_json(encode(event))
+    return members
+
+
+def from_dict(cls: type[C], members: Mapping[str, Any]) -> C:
+    """Read members of the JSON format; values may also be datetimes and bytes. Raises `DecodeError`."""
+    if not isinstance(members, Mapping):
+        raise DecodeError(f"not a CloudEvent: a {type(members).__qualname__} is no mapping of attributes")
+    try:
+        raw = encode_json(dict(members))
+    except InvalidArgumentError as exc:
+        raise DecodeError(f"not a CloudEvent: {exc}") from None
+    return decode_as(cls, raw)
+
+
+def _text(raw: object) -> bytes:
+    if isinstance(raw, str):
+        raw = raw.encode()
+    elif isinstance(raw, (bytearray, memoryview)):
+        raw = bytes(raw)
+    elif not isinstance(raw, bytes):
+        raise DecodeError(f"not a CloudEvent: a {type(raw).__qualname__} is neither bytes nor str")
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    if not raw.isascii():
+        raw.decode()
+    return raw
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "it is not valid UTF-8" if isinstance(error, UnicodeError) else str(error)
+
+
+def _read(raw: object, types: Mapping[str, type] | None) -> tuple[Members, dict[str, Value], bytes | str | None]:
+    try:
+        members = _decode_members(_text(raw))
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        raise DecodeError(f"not a CloudEvent: {_why(exc)}") from exc
+    data = members.pop("data", NO_DATA)
+    base64 = members.pop("data_base64", None)
+    body: bytes | str | None = None
+    try:
+        attributes, extra = rules.check_all({name: _scalar(name, value) for name, value in members.items()}, types)
+        if base64 is not None and (encoded := _scalar("data_base64", base64)) is not None:
+            if data is not NO_DATA:
+                raise InvalidArgumentError("it has both data and data_base64, and only one is allowed")
+            body = rules.typed("data_base64", encoded, bytes)  # type: ignore[assignment]
+        elif data is not NO_DATA and bytes(data)[:1] == b'"':
+            media = media_type(attributes.get("datacontenttype", JSON))
+            if media is not None and media.kind != "json":
+                body, data = decode_json(data), NO_DATA
+                text_bytes(body, media)  # type: ignore[arg-type]
+    except (InvalidArgumentError, DecodeError) as exc:
+        raise DecodeError(f"not a CloudEvent: {exc}") from None
+    return Members(**attributes, data=data), extra, body
+
+
+def _scalar(name: str, encoded: Raw) -> bool | int | str | None:
+    value = decode_json(encoded)
+    if value is not None and not isinstance(value, (bool, int, str)):
+        rules.refuse(name, value, "be a JSON string, a whole number, a boolean or null")
+    return value
