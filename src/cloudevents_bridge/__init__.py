@@ -1,1 +1,45 @@
 """Publish and consume CloudEvents on any broker, chosen by one URL."""
+
+from cloudevents_bridge._version import __version__ as __version__
+from cloudevents_bridge.broker import Broker, connect
+from cloudevents_bridge.dead_letters import DeadLetter, DeadLetters
+from cloudevents_bridge.delivery import Delivery, RawMessage, Reject, Retry
+from cloudevents_bridge.driver import Capability
+from cloudevents_bridge.errors import (
+    BridgeError,
+    DecodeError,
+    LeaseLostError,
+    PublishError,
+    SettleError,
+    UnsupportedError,
+)
+from cloudevents_bridge.event import CloudEvent
+from cloudevents_bridge.outlet import Receipt
+from cloudevents_bridge.publisher import Publisher
+from cloudevents_bridge.subscriber import Subscriber
+from cloudevents_bridge.topics import RetryPolicy, Subscription, Topic
+
+__all__ = [
+    "connect",
+    "Broker",
+    "Publisher",
+    "Subscriber",
+    "Delivery",
+    "Receipt",
+    "CloudEvent",
+    "RawMessage",
+    "DeadLetter",
+    "DeadLetters",
+    "Topic",
+    "Subscription",
+    "Capability",
+    "RetryPolicy",
+    "Retry",
+    "Reject",
+    "BridgeError",
+    "PublishError",
+    "SettleError",
+    "DecodeError",
+    "UnsupportedError",
+    "LeaseLostError",
+]

@@ -208,7 +208,8 @@ class PublisherDriver(Protocol):
 
     def send(self, batch: Sequence[Outbound], *, timeout: float) -> Sequence[Done | Fault]:
         """Send one batch, in order; one outcome per message. Ends within about `timeout`, and never while the request
-        may still be running. The portable layer has cut the batch to the traits, and retries."""
+        may still be running. The portable layer has cut the batch to the traits, and retries.
+        """
 
     def close(self) -> None:
         """Idempotent."""
@@ -221,13 +222,15 @@ class SubscriberDriver(Protocol):
 
     def receive(self, max_messages: int, wait: float) -> Received:
         """Block until there is a message, `wait` is over, a stream is lost or `stop()`. What it took and cannot return
-        it gives back."""
+        it gives back.
+        """
 
     def settle(
         self, verb: Verb, messages: Sequence[Inbound], *, seconds: float = 0.0, reason: str = "", timeout: float
     ) -> Sequence[Done | Fault]:
         """One verb, one delay or lease in `seconds`; one outcome per message. A delivery whose lease is lost gives
-        LEASE_LOST. "dead" only where `traits.dead`."""
+        LEASE_LOST. "dead" only where `traits.dead`.
+        """
 
     def stop(self) -> None:
         """No more messages: a blocked receive returns. Idempotent; settle works until `close`."""
@@ -263,7 +266,8 @@ class TopologyDriver(Protocol):
 
     def delete(self, place: Topic | Subscription | DeadLetters) -> None:
         """Remove the place and all that is in it: a topic with its subscriptions, a subscription with its dead-letter
-        place. Silent when absent."""
+        place. Silent when absent.
+        """
 
     def export(self, format: str, wanted: Sequence[Topic | Subscription]) -> str:
         """The same topology for another tool. Raises `UnsupportedError` for a format the broker has no use for."""

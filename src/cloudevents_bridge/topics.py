@@ -34,7 +34,9 @@ def check_name(kind: str, name: object) -> str:
 def _check_number(what: str, value: object, *, least: float, above: bool = False) -> float:
     fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not fine or (value <= least if above else value < least):  # type: ignore[operator]
-        raise ConfigurationError(f"{what} is {value!r}: it must be a number {'above' if above else 'of at least'} {least:g}")
+        raise ConfigurationError(
+            f"{what} is {value!r}: it must be a number {'above' if above else 'of at least'} {least:g}"
+        )
     return float(value)  # type: ignore[arg-type]
 
 

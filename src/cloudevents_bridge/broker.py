@@ -1,0 +1,256 @@
+"""The broker: the connection that `connect` returns."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any, Literal
+
+from cloudevents_bridge import driver
+from cloudevents_bridge.adapters import check_options, load_adapter
+from cloudevents_bridge.config import Settings, load
+from cloudevents_bridge.core.retry import Backoff
+from cloudevents_bridge.dead_letters import DeadLetters
+from cloudevents_bridge.driver import Capability
+from cloudevents_bridge.errors import ConfigurationError, PublishError, UnsupportedError
+from cloudevents_bridge.event import CloudEvent
+from cloudevents_bridge.outlet import Receipt
+from cloudevents_bridge.publisher import Publisher
+from cloudevents_bridge.session import DEFAULT_TIMEOUT, Closing, Declared, Opener, SessionConfig
+from cloudevents_bridge.subscriber import Decoder, Subscriber
+from cloudevents_bridge.topics import RetryPolicy, Subscription, Topic, check_name
+from cloudevents_bridge.topology import Topology
+
+TAIL_EXPIRES = 3600.0
+"""Seconds unused after which a broker removes the subscription of a tail that was killed."""
+
+
+def connect(
+    url: str | None = None,
+    *,
+    profile: str | None = None,
+    config: str | PathLike[str] | None = None,
+    topics: Iterable[Topic] = (),
+    requires: Iterable[Capability | str] = (),
+    create_missing: bool | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: float | None = None,
+    **options: Any,
+) -> Broker:
+    """Connect to the broker of a URL or a profile. Does no I/O: the first call on the broker does.
+
+    The broker is named by, in this order: `url`, `profile`, the variables CLOUDEVENTS_BRIDGE_URL and
+    CLOUDEVENTS_BRIDGE_PROFILE, the `default` of `bridge.toml`. Arguments go before what the file says.
+
+    Args:
+        config: the path of the `bridge.toml`.
+        topics: what the program declares; put over what the file declares, topic by topic.
+        requires: capabilities without which the program cannot work.
+        create_missing: apply the declared topics and subscriptions on first use, then create undeclared ones when
+            they are used. For development.
+        retry: how failed requests are repeated.
+        timeout: seconds a call may take with its retries, 30 if nobody says.
+        options: the adapter's own.
+
+    Raises:
+        ConfigurationError: if no broker is named, or a URL, profile, file or option is wrong.
+        UnsupportedError: if the broker lacks a capability that is required or declared.
+    """
+    topics = tuple(topics)
+    settings = load(url, profile=profile, config=config, topics=topics)
+    return Broker(settings, requires=requires, create_missing=create_missing, retry=retry, timeout=timeout, **options)
+
+
+class Broker(Closing):
+    """A connection to one broker, made by `connect`. Thread-safe; opened on first use, and again after a fork.
+
+    Attributes:
+        url: the broker's address.
+        capabilities: what it can do beyond what every broker can.
+        topology: creates, compares and deletes topics and subscriptions.
+    """
+
+    url: str
+    capabilities: frozenset[Capability]
+    topology: Topology
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        requires: Iterable[Capability | str] = (),
+        create_missing: bool | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        self.url = settings.url.text
+        if timeout is None:
+            timeout = DEFAULT_TIMEOUT if settings.timeout is None else settings.timeout
+        if not timeout > 0:
+            raise ConfigurationError(f"timeout is {timeout!r}: it must be more than 0 seconds")
+        adapter = load_adapter(settings.url.scheme)
+        merged = {**settings.options, **options}
+        check_options(adapter, settings.url, merged)
+        self._declared = Declared(settings.topics)
+        self._opener = Opener(
+            lambda: adapter(settings.url, merged),
+            SessionConfig(
+                broker=self.url,
+                declared=self._declared,
+                backoff=Backoff(retry or settings.retry or RetryPolicy()),
+                timeout=timeout,
+                create_missing=settings.create_missing if create_missing is None else create_missing,
+            ),
+        )
+        self.capabilities = self._opener.get().connection.capabilities
+        self.topology = Topology(self._opener)
+        self._publishers: dict[tuple[Any, ...], Publisher] = {}
+        self._subscribers: list[Subscriber] = []
+        for capability in (*settings.requires, *requires):
+            self._require(capability)
+        self._check_declared(settings.topics)
+
+    @property
+    def native(self) -> Any:
+        """The SDK's own client, for what only this broker has."""
+        return self._opener.get().connection.native
+
+    def publish(self, topic: str, event: CloudEvent, *, delay: float = 0.0, timeout: float | None = None) -> Receipt:
+        """Publish one event: `publisher(topic).publish`, which documents it."""
+        return self.publisher(topic).publish(event, delay=delay, timeout=timeout)
+
+    def publish_many(
+        self, topic: str, events: Iterable[CloudEvent], *, delay: float = 0.0, timeout: float | None = None
+    ) -> list[Receipt]:
+        """Publish events in batches: `publisher(topic).publish_many`, which documents it."""
+        return self.publisher(topic).publish_many(events, delay=delay, timeout=timeout)
+
+    def publisher(
+        self,
+        topic: str,
+        *,
+        linger: float = 0.01,
+        max_buffered: int = 10_000,
+        on_full: Literal["block", "raise"] = "block",
+    ) -> Publisher:
+        """The publisher of a topic: one per topic and options, closed with the broker.
+
+        Args:
+            linger: seconds that `submit` waits for more before it sends a batch that is not full.
+            max_buffered: events submitted and not yet accepted, at most.
+            on_full: what `submit` does then: wait, or raise RESOURCE_EXHAUSTED.
+        """
+        key = (topic, linger, max_buffered, on_full)
+        publisher = self._publishers.get(key)
+        if publisher is None or publisher.closed:
+            self._opener.get()
+            place = self._declared.topic(topic)
+            made = Publisher(self._opener, place, linger=linger, max_buffered=max_buffered, on_full=on_full)
+            with self._opener.lock:
+                publisher = self._publishers.get(key)
+                if publisher is None or publisher.closed:
+                    publisher = self._publishers[key] = made
+        return publisher
+
+    def subscriber(self, topic: str, subscription: str, *, foreign: Sequence[Decoder] = ()) -> Subscriber:
+        """A subscriber of a subscription, closed with the broker.
+
+        Args:
+            foreign: what to try, in order, with a message that is no CloudEvent. One that returns None passes it on;
+                one that raises dead-letters it.
+        """
+        self._opener.get()
+        place = self._declared.subscription(topic, subscription)
+        return self._own(Subscriber(self._opener, place, self._declared.policy(topic, subscription), foreign))
+
+    def dead_letters(self, topic: str, subscription: str) -> DeadLetters:
+        """The dead letters of a subscription."""
+        return DeadLetters(self._opener, self._declared.subscription(topic, subscription))
+
+    def ping(self, *, timeout: float = 5.0) -> None:
+        """Reach the broker and authenticate, within `timeout` seconds. Needs no right on a topic.
+
+        Raises:
+            BridgeError: why that failed.
+        """
+        session = self._opener.get()
+        session.call("ping", lambda left: session.connection.ping(timeout=left), timeout=timeout)
+
+    def close(self, *, timeout: float = 30.0) -> None:
+        """Flush and close every publisher, close every subscriber, then the connection. Closing twice is harmless.
+
+        Raises:
+            PublishError: if submitted events were not accepted; `.failed` holds those of all publishers.
+        """
+        lost: list[PublishError] = []
+        try:
+            for publisher in list(self._publishers.values()):
+                try:
+                    publisher.close(timeout=timeout)
+                except PublishError as error:
+                    lost.append(error)
+            for subscriber in list(self._subscribers):
+                subscriber.close(timeout=timeout)
+        finally:
+            self._opener.close()
+        if lost:
+            lost[0].failed = [pair for error in lost for pair in error.failed]
+            raise lost[0]
+
+    def __repr__(self) -> str:
+        return f"<Broker {self.url}>"
+
+    def _own(self, subscriber: Subscriber) -> Subscriber:
+        with self._opener.lock:
+            self._subscribers = [each for each in self._subscribers if not each.closed]
+            self._subscribers.append(subscriber)
+        return subscriber
+
+    def _require(self, capability: Capability | str) -> None:
+        try:
+            wanted = Capability(capability)
+        except ValueError:
+            known = ", ".join(sorted(Capability))
+            raise ConfigurationError(f"{capability!r} is no capability; the capabilities are {known}") from None
+        if wanted not in self.capabilities:
+            have = ", ".join(sorted(self.capabilities)) or "none"
+            raise UnsupportedError(
+                f"{self.url} does not have the capability {wanted.value!r}, which the program requires (it has: "
+                f"{have}): use another broker, or do without",
+                broker=self.url,
+            )
+
+    def _check_declared(self, topics: Iterable[Topic]) -> None:
+        for topic in topics:
+            if topic.ordered and Capability.ORDERING not in self.capabilities:
+                raise UnsupportedError(
+                    f"topic {topic.name} is declared ordered and {self.url} does not have the capability 'ordering': "
+                    "use another broker, or declare it without",
+                    broker=self.url,
+                )
+            for subscription in topic.subscriptions:
+                if subscription.filter is not None and Capability.FILTER not in self.capabilities:
+                    raise UnsupportedError(
+                        f"subscription {topic.name}/{subscription.name} declares a filter and {self.url} does not "
+                        "have the capability 'filter': drop the filter and select in the program",
+                        broker=self.url,
+                    )
+
+    @contextmanager
+    def _tail(self, topic: str) -> Iterator[Subscriber]:
+        """A subscriber of everything published from now on, on a subscription that goes with it."""
+        session = self._opener.get()
+        session.require(Capability.TAIL, "create a subscription and receive from it")
+        name = f"ceb-tail-{secrets.token_hex(4)}"
+        of = driver.Subscription(self._declared.topic(check_name("topic", topic)), name, expires=TAIL_EXPIRES)
+        session.ensure(of.topic)
+        session.call(f"tail topic {topic}", lambda _: session.apply([of]))
+        subscriber = self._own(Subscriber(self._opener, of, Subscription(name)))
+        try:
+            yield subscriber
+        finally:
+            subscriber.close()
+            session.call("end the tail", lambda _: session.connection.topology.delete(of))

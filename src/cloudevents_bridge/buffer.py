@@ -1,0 +1,227 @@
+"""The buffer behind `Publisher.submit`: one thread that batches what is submitted and sends it."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from collections import deque
+from concurrent.futures import Future
+from contextlib import suppress
+from weakref import WeakSet
+
+from cloudevents_bridge import clock
+from cloudevents_bridge.core.outbox import Resolved
+from cloudevents_bridge.errors import (
+    BridgeError,
+    ClosedError,
+    DeadlineExceededError,
+    ErrorCode,
+    PublishError,
+    make_error,
+)
+from cloudevents_bridge.event import CloudEvent
+from cloudevents_bridge.outlet import Outlet, Receipt, publish_error
+
+AT_EXIT = 10.0
+"""Seconds that a program which ends with events buffered spends on sending them."""
+MAX_FAILURES = 10_000
+"""Failed events kept for the next flush; of more only the number is kept."""
+
+Item = tuple[CloudEvent, float, "Future[Receipt]"]
+
+
+class Buffer:
+    """Events submitted and not yet accepted. Thread-safe."""
+
+    def __init__(self, outlet: Outlet, topic: str, linger: float, max_buffered: int, on_full: str) -> None:
+        self._outlet = outlet
+        self._topic = topic
+        self._linger = linger
+        self._max = max_buffered
+        self._block = on_full == "block"
+        self._broker = outlet.session.broker
+        self._changed = threading.Condition()
+        self._incoming: deque[Item] = deque()
+        self._since = 0.0  # when the oldest of the incoming came
+        self._hurry = False  # a flush or close waits: do not linger
+        self._closing = False
+        self._failed: list[tuple[CloudEvent, BridgeError]] = []
+        self._failures = 0
+        self._submitted = 0
+        self.pending = 0
+        self._outbox = outlet.outbox()
+        self._thread = threading.Thread(target=self._work, name=f"ceb-publish-{topic}", daemon=True)
+        self._thread.start()
+        _live.add(self)
+
+    def submit(self, event: CloudEvent, delay: float) -> Future[Receipt]:
+        future: Future[Receipt] = Future()
+        with self._changed:
+            while self.pending >= self._max and not self._closing:
+                if not self._block:
+                    raise make_error(
+                        ErrorCode.RESOURCE_EXHAUSTED,
+                        f"{self.pending} events for topic {self._topic} on {self._broker} are buffered, and no more "
+                        "than that may be: submit more slowly, raise max_buffered, or open with on_full='block'",
+                        retryable=True,
+                        broker=self._broker,
+                    )
+                self._changed.wait()
+            if self._closing:
+                raise ClosedError(f"the publisher for topic {self._topic} on {self._broker} was closed")
+            if not self._incoming:
+                self._since = clock.now()
+            self._incoming.append((event, delay, future))
+            self.pending += 1
+            self._submitted += 1
+            if len(self._incoming) == 1 or len(self._incoming) == self._outlet.batch_count:
+                self._changed.notify_all()
+        return future
+
+    def wait_empty(self, timeout: float) -> None:
+        """Wait until nothing is pending.
+
+        Raises:
+            DeadlineExceededError: if that took longer than `timeout` seconds.
+        """
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
+            try:
+                if not self._changed.wait_for(lambda: not self.pending, timeout):
+                    raise DeadlineExceededError(
+                        f"{self.pending} events for topic {self._topic} on {self._broker} are still buffered after "
+                        f"{timeout:g} s: flush again, or give it a longer timeout",
+                        retryable=True,
+                        broker=self._broker,
+                    )
+            finally:
+                self._hurry = False
+
+    def flush(self, timeout: float) -> None:
+        self.wait_empty(timeout)
+        self._raise_failures()
+
+    def close(self, timeout: float) -> None:
+        # What is left after that is given up, and reported with the other failures.
+        with suppress(DeadlineExceededError):
+            self.wait_empty(timeout)
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout=self._outlet.session.config.timeout)
+        _live.discard(self)
+        self._raise_failures()
+
+    def _raise_failures(self) -> None:
+        with self._changed:
+            failed, self._failed = self._failed, []
+            failures, self._failures = self._failures, 0
+            submitted, self._submitted = self._submitted, 0
+        if failed:
+            error: PublishError = publish_error(failed, submitted, self._topic)
+            if failures > len(failed):
+                error.add_note(f"{failures} failed in all; .failed holds the first {len(failed)}")
+            raise error
+
+    # -- the thread
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._incoming or self._closing)
+                if not self._incoming:
+                    return
+                self._changed.wait_for(self._full_enough, max(self._since + self._linger - clock.now(), 0.0))
+            self._take_incoming()
+            try:
+                self._outlet.run(self._outbox, self._finish, self._pause, self._take_incoming)
+            except BridgeError as error:
+                self._fail_all(error)
+            except Exception as error:
+                logging.getLogger("cloudevents_bridge").exception("publishing in the background failed")
+                self._fail_all(make_error(ErrorCode.INTERNAL, f"publishing failed: {error}", broker=self._broker))
+
+    def _full_enough(self) -> bool:
+        return self._hurry or self._closing or len(self._incoming) >= self._outlet.batch_count
+
+    def _take_incoming(self) -> None:
+        with self._changed:
+            if self._closing:
+                self._outbox.abandon()
+            taken = list(self._incoming)
+            self._incoming.clear()
+        deadline = clock.now() + self._outlet.session.config.timeout
+        cancelled = 0
+        for event, delay, future in taken:
+            if future.set_running_or_notify_cancel():
+                self._outbox.add(self._outlet.entry(event, (event, future), delay, deadline))
+            else:
+                cancelled += 1
+        if cancelled:
+            self._finished(cancelled)
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or self._incoming, seconds)
+
+    def _finish(self, resolved: list[Resolved]) -> None:
+        for entry, outcome in resolved:
+            event, future = entry.tag
+            told = self._outlet.outcome(event, entry, outcome)
+            if isinstance(told, BridgeError):
+                self._fail(event, future, told)
+            else:
+                future.set_result(told)
+        self._finished(len(resolved))
+
+    def _fail(self, event: CloudEvent, future: Future[Receipt], error: BridgeError) -> None:
+        future.set_exception(error)
+        with self._changed:
+            self._failures += 1
+            if len(self._failed) < MAX_FAILURES:
+                self._failed.append((event, error))
+
+    def _finished(self, number: int) -> None:
+        with self._changed:
+            self.pending -= number
+            self._changed.notify_all()
+
+    def _fail_all(self, error: BridgeError) -> None:
+        self._outbox.abandon()
+        waiting = self._outbox.take()
+        for entry, _ in waiting:
+            event, future = entry.tag
+            self._fail(event, future, error)
+        self._finished(len(waiting))
+
+
+_live: WeakSet[Buffer] = WeakSet()
+
+
+def _flush_at_exit() -> None:
+    """A program that ends with events buffered sends them now, or says how many were lost and exits with 1."""
+    lost = 0
+    for buffer in list(_live):
+        try:
+            buffer.wait_empty(AT_EXIT)
+        except BridgeError:
+            lost += buffer.pending
+            print(
+                f"cloudevents_bridge: {buffer.pending} events for topic {buffer._topic} on {buffer._broker} were not "
+                "accepted before the program ended: close the publisher or the broker before",
+                file=sys.stderr,
+            )
+    if lost:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+atexit.register(_flush_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_live.clear)

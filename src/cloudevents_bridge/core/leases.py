@@ -1,0 +1,87 @@
+"""Which lease is to be extended when, which is lost, and which held retry is due. Sans-I/O."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+
+def margin(lease: float) -> float:
+    """Seconds before its end from which a lease counts as lost, for what a request takes on its way."""
+    return min(1.0, 0.05 * lease)
+
+
+class Held(Struct, eq=False):
+    """One delivery whose lease is kept.
+
+    Attributes:
+        ends: when the lease ends, on the shell's clock.
+        lease: seconds of the last grant; the lease is extended when half of them are left.
+        until: when it shall be given back; None: kept until it is dropped.
+    """
+
+    item: Any
+    ends: float
+    lease: float
+    until: float | None = None
+
+    @property
+    def due(self) -> float:
+        """When something is to be done for it."""
+        extend = self.ends - self.lease / 2
+        return extend if self.until is None else min(extend, self.until)
+
+
+class Due(NamedTuple):
+    """What to do now."""
+
+    extend: list[Held]
+    give_back: list[Held]
+    lost: list[Held]
+
+
+class Leases:
+    """The leases that are kept. Not thread-safe: the shell holds its lock."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, Held] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def keep(self, item: Any, ends: float, lease: float, until: float | None = None) -> None:
+        """Keep the lease of an item, until `drop`, or until the time given."""
+        self._held[id(item)] = Held(item, ends, lease, until)
+
+    def drop(self, item: Any) -> None:
+        """Stop keeping it; silent if it is not kept."""
+        self._held.pop(id(item), None)
+
+    def extended(self, held: Held, ends: float, lease: float) -> None:
+        """The broker granted `lease` seconds more."""
+        held.ends, held.lease = ends, lease
+
+    def due(self, now: float) -> Due:
+        """What to do now. What is to be given back or is lost is no longer kept."""
+        found = Due([], [], [])
+        for held in list(self._held.values()):
+            if now >= held.ends - margin(held.lease):
+                found.lost.append(held)
+            elif held.until is not None and now >= held.until:
+                found.give_back.append(held)
+            elif now >= held.due:
+                found.extend.append(held)
+                continue
+            else:
+                continue
+            self.drop(held.item)
+        return found
+
+    def wake_at(self) -> float | None:
+        """When `due` is to be asked next; None: nothing is kept."""
+        return min((held.due for held in self._held.values()), default=None)
+
+    def all(self) -> list[Any]:
+        """Everything that is kept."""
+        return [held.item for held in self._held.values()]

@@ -1,0 +1,304 @@
+"""The dead letters of a subscription: to be found, replayed and purged."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from cloudevents_bridge import clock, driver
+from cloudevents_bridge.core.leases import margin
+from cloudevents_bridge.delivery import RawMessage
+from cloudevents_bridge.driver import DEAD_LETTER, TARGET, Capability, Fault, Inbound, Outbound
+from cloudevents_bridge.errors import DecodeError, InvalidArgumentError, NotFoundError
+from cloudevents_bridge.event import CloudEvent
+from cloudevents_bridge.faults import place_name, to_error
+from cloudevents_bridge.obituary import read
+from cloudevents_bridge.outlet import Receipt
+from cloudevents_bridge.session import Opener, Session
+
+LAST_LOOK = 1.0
+"""Seconds to wait for a further letter before the place counts as read to its end."""
+
+
+class DeadLetter(NamedTuple):
+    """A delivery given up on.
+
+    Attributes:
+        id: stable over listings and replays: a hash of the subscription and the event's source and id.
+        event: the event; None if it could not be decoded.
+        raw: the native message, bytes intact.
+        error: what the last run raised, if it did.
+        attempts: runs, an upper bound.
+        died: when it was given up.
+    """
+
+    id: str
+    event: CloudEvent | None
+    raw: RawMessage
+    reason: str
+    error: str | None
+    attempts: int
+    topic: str
+    subscription: str
+    died: datetime
+
+
+class _InHand(NamedTuple):
+    letter: DeadLetter
+    inbound: Inbound
+    ends: float
+
+
+class DeadLetters:
+    """The dead letters of one subscription. Made by `Broker.dead_letters`.
+
+    Brokers have no way to look without taking: while letters are listed other readers do not see them, and they are
+    given back when the listing ends, or at the latest when the place's lease does.
+    """
+
+    def __init__(self, opener: Opener, of: driver.Subscription) -> None:
+        self._opener = opener
+        self._of = of
+
+    def find(
+        self,
+        *,
+        type: str | None = None,
+        reason: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> Iterator[DeadLetter]:
+        """The letters, oldest first where the broker keeps an order.
+
+        Args:
+            type: the event's type, or a beginning of it followed by `*`.
+            reason: a part of the reason or the error, in any case.
+            since: letters that died at that time or later; with a time zone.
+            limit: how many at most; None: all.
+
+        Raises:
+            NotFoundError: if the subscription does not exist.
+            BridgeError: what the broker said.
+        """
+        if since is not None and since.tzinfo is None:
+            raise InvalidArgumentError(f"since is {since.isoformat()}, without a time zone: give one, such as UTC")
+        with _Reader(self._opener.get(), self._of) as reader:
+            found = 0
+            for in_hand in reader.read():
+                if limit is not None and found >= limit:
+                    return
+                if _matches(in_hand.letter, type, reason, since):
+                    found += 1
+                    yield in_hand.letter
+
+    def replay(
+        self, letters: Iterable[DeadLetter | str], *, topic: str | None = None, rate: float | None = None
+    ) -> list[Receipt]:
+        """Publish letters again, to this subscription only; each one goes after its receipt.
+
+        A replay that is interrupted can be repeated: what was replayed is gone from the letters.
+
+        Args:
+            letters: letters, or their ids.
+            topic: publish to all subscriptions of this topic instead.
+            rate: letters per second at most; None: as fast as it goes.
+
+        Raises:
+            NotFoundError: if an id is not, or no longer, among the letters; then nothing was replayed.
+            UnsupportedError: if the broker cannot reach one subscription, and no topic is given.
+            BridgeError: what the broker said.
+        """
+        session = self._opener.get()
+        if rate is not None and not rate > 0:
+            raise InvalidArgumentError(f"rate is {rate!r}: it must be more than 0 letters per second")
+        if topic is None:
+            session.require(Capability.REPLAY, "republish knowingly to a topic, with topic=…")
+        wanted = _ids(letters)
+        receipts: list[Receipt] = []
+        if not wanted:
+            return receipts
+        with _Reader(session, self._of) as reader, _Replay(session, self._of, self._to(topic)) as out:
+            begun = clock.now()
+            for number, in_hand in enumerate(self._take(reader, wanted)):
+                if rate is not None:
+                    time.sleep(max(begun + number / rate - clock.now(), 0.0))
+                receipts.append(out.send(in_hand))
+                reader.remove(in_hand.letter.id)
+        return receipts
+
+    def purge(self, letters: Iterable[DeadLetter | str]) -> int:
+        """Delete letters for good.
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            NotFoundError: if an id is not, or no longer, among the letters; then nothing was deleted.
+            BridgeError: what the broker said.
+        """
+        wanted = _ids(letters)
+        if not wanted:
+            return 0
+        with _Reader(self._opener.get(), self._of) as reader:
+            found = self._take(reader, wanted)
+            for in_hand in found:
+                reader.remove(in_hand.letter.id)
+            return len(found)
+
+    def _to(self, topic: str | None) -> driver.Topic | None:
+        return None if topic is None else self._opener.config.declared.topic(topic)
+
+    def _take(self, reader: _Reader, wanted: set[str]) -> list[_InHand]:
+        found: list[_InHand] = []
+        for in_hand in reader.read():
+            if in_hand.letter.id in wanted:
+                found.append(in_hand)
+                if len(found) == len(wanted):
+                    break
+        missing = wanted - {each.letter.id for each in found}
+        if missing:
+            raise NotFoundError(
+                f"{place_name(driver.DeadLetters(self._of))} on {reader.broker} do not have "
+                f"{', '.join(sorted(missing))}: list them again; a letter that is being replayed or listed elsewhere is not seen until that ends",
+                broker=reader.broker,
+            )
+        return found
+
+
+class _Reader:
+    """Takes the letters of a place one batch after the other, and gives back what was not removed."""
+
+    def __init__(self, session: Session, of: driver.Subscription) -> None:
+        session.ensure(of)
+        self.broker = session.broker
+        self._session = session
+        self._of = of
+        self._doing = f"read {place_name(driver.DeadLetters(of))}"
+        self._driver = session.connection.open_subscriber(driver.DeadLetters(of))
+        self._held: dict[str, list[Inbound]] = {}
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        held = [inbound for group in self._held.values() for inbound in group]
+        try:
+            self._settle("release", held)
+        finally:
+            self._driver.stop()
+            self._driver.close()
+
+    def read(self) -> Iterator[_InHand]:
+        traits = self._driver.traits
+        wait = min(max(LAST_LOOK, traits.wait[0]), traits.wait[1]) if traits.wait[0] else 0.0
+        while True:
+            received = self._session.call(self._doing, lambda _: self._driver.receive(traits.batch_count, wait))
+            arrived = clock.now()
+            if not received.messages:
+                return
+            fresh: list[_InHand] = []
+            for inbound in received.messages:
+                letter = self._letter(inbound)
+                # A copy made twice, or one whose lease ended while it was listed: the same letter, listed once.
+                held = self._held.setdefault(letter.id, [])
+                held.append(inbound)
+                if len(held) == 1:
+                    fresh.append(_InHand(letter, inbound, arrived + inbound.lease - margin(inbound.lease)))
+            yield from fresh
+
+    def remove(self, id: str) -> None:
+        self._settle("ack", self._held.pop(id), check=True)
+
+    def _settle(self, verb: driver.Verb, messages: list[Inbound], *, check: bool = False) -> None:
+        most = self._driver.traits.settle_count
+        for start in range(0, len(messages), most):
+            chunk = messages[start : start + most]
+
+            def attempt(left: float, chunk: list[Inbound] = chunk) -> None:
+                outcomes = self._driver.settle(verb, chunk, timeout=left)
+                faults = [outcome for outcome in outcomes if isinstance(outcome, Fault)]
+                if check and len(faults) == len(outcomes):
+                    raise to_error(faults[0], self._doing, self.broker)
+
+            self._session.call(self._doing, attempt)
+
+    def _letter(self, inbound: Inbound) -> DeadLetter:
+        said = read(inbound.attributes.get(DEAD_LETTER))
+        event: CloudEvent | None
+        try:
+            event = self._session.connection.wire.decode(inbound.attributes, inbound.body)
+        except DecodeError:
+            event = None
+        topic, name = self._of.topic.name, self._of.name
+        return DeadLetter(
+            id=_letter_id(f"{topic}/{name}", event, inbound.body),
+            event=event,
+            raw=RawMessage(inbound.body, inbound.attributes, inbound.native),
+            reason=said.reason,
+            error=said.error,
+            attempts=said.attempts,
+            topic=said.topic or topic,
+            subscription=said.subscription or name,
+            died=said.died or datetime.now(UTC),
+        )
+
+
+class _Replay:
+    """Sends letters on their way again: to their subscription, or to a topic."""
+
+    def __init__(self, session: Session, of: driver.Subscription, topic: driver.Topic | None) -> None:
+        self._session = session
+        self._target = None if topic is not None or session.connection.direct else of.name
+        place = topic or (of if session.connection.direct else of.topic)
+        self._doing = f"replay to {place_name(place)}"
+        self._driver = session.connection.open_publisher(place)
+
+    def __enter__(self) -> _Replay:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._driver.close()
+
+    def send(self, in_hand: _InHand) -> Receipt:
+        attributes = {k: v for k, v in in_hand.inbound.attributes.items() if k not in (DEAD_LETTER, TARGET)}
+        if self._target is not None:
+            attributes[TARGET] = self._target
+        event = in_hand.letter.event
+        key = in_hand.inbound.key if event is None else event.partitionkey
+        # A fresh deduplication id: under the event's own the broker would accept it and deliver nothing.
+        message = Outbound(in_hand.inbound.body, attributes, key, uuid.uuid4().hex)
+        name = f"event {event.id} ({event.type})" if event is not None else f"letter {in_hand.letter.id}"
+
+        def attempt(left: float) -> driver.Done:
+            outcome = self._driver.send([message], timeout=left)[0]
+            if isinstance(outcome, Fault):
+                raise to_error(outcome, self._doing, self._session.broker, subject=name)
+            return outcome
+
+        done = self._session.call(self._doing, attempt)
+        return Receipt("" if event is None else event.id, done.id, done.sequence)
+
+
+def _letter_id(subscription: str, event: CloudEvent | None, body: bytes) -> str:
+    told = body if event is None else f"{event.source} {event.id}".encode()
+    return hashlib.sha256(subscription.encode() + b"\0" + told).hexdigest()[:16]
+
+
+def _ids(letters: Iterable[DeadLetter | str]) -> set[str]:
+    if isinstance(letters, (str, DeadLetter)):
+        raise InvalidArgumentError("one letter was given where several are expected: put it into a list")
+    return {letter if isinstance(letter, str) else letter.id for letter in letters}
+
+
+def _matches(letter: DeadLetter, type: str | None, reason: str | None, since: datetime | None) -> bool:
+    if type is not None:
+        have = "" if letter.event is None else letter.event.type
+        if not (have.startswith(type[:-1]) if type.endswith("*") else have == type):
+            return False
+    if reason is not None and reason.lower() not in f"{letter.reason}\n{letter.error or ''}".lower():
+        return False
+    return since is None or letter.died >= since

@@ -1,0 +1,105 @@
+"""The thread that keeps leases: of the delivery in hand of an iteration, and of what is given back with a delay that
+the broker cannot make itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from cloudevents_bridge import clock
+from cloudevents_bridge.core.leases import Held, Leases
+from cloudevents_bridge.delivery import Delivery, log
+from cloudevents_bridge.driver import Capability
+
+if TYPE_CHECKING:
+    from cloudevents_bridge.inlet import Inlet
+
+MAX_HELD = 1000
+"""Deliveries held for a later retry, at most; beyond, they are given back at once."""
+
+
+class Keeper:
+    """Keeps leases for one subscriber. It starts its thread when there is something to keep."""
+
+    def __init__(self, inlet: Inlet) -> None:
+        self._inlet = inlet
+        self._leases = Leases()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._extends = Capability.EXTEND in inlet.session.connection.capabilities
+
+    def keep(self, delivery: Delivery) -> None:
+        """Extend the lease until `drop`."""
+        if self._extends:
+            self._add(delivery, None)
+
+    def hold(self, delivery: Delivery, delay: float) -> None:
+        """Keep the lease for `delay` seconds, then give the delivery back as failed."""
+        with self._changed:
+            room = len(self._leases) < MAX_HELD
+        if room and (self._extends or delay < delivery._lease / 2):
+            self._add(delivery, clock.now() + delay)
+        else:
+            self._give_back([delivery])
+
+    def drop(self, delivery: Delivery) -> None:
+        """Stop extending it. What is held for a retry stays held."""
+        with self._changed:
+            if delivery._word is None or delivery._word != "given back":
+                self._leases.drop(delivery)
+
+    def close(self) -> None:
+        """End, and give back what is held."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        held = [item for item in self._leases.all() if item._word == "given back"]
+        if held:
+            self._give_back(held)
+
+    def _add(self, delivery: Delivery, until: float | None) -> None:
+        with self._changed:
+            if self._closing:
+                return
+            self._leases.keep(delivery, delivery._ends, delivery._lease, until)
+            if self._thread is None:
+                name = f"ceb-lease-{self._inlet.of.topic.name}/{self._inlet.of.name}"
+                self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if self._closing:
+                    return
+                due = self._leases.due(clock.now())
+                if not (due.extend or due.give_back):
+                    wake = self._leases.wake_at()
+                    self._changed.wait(None if wake is None else max(wake - clock.now(), 0.0))
+                    continue
+            if due.give_back:
+                self._give_back([held.item for held in due.give_back])
+            if due.extend:
+                self._extend(due.extend)
+
+    def _extend(self, held: list[Held]) -> None:
+        for lease in sorted({each.item._inbound.lease for each in held}):
+            group = [each for each in held if each.item._inbound.lease == lease]
+            errors = self._inlet.settle("extend", [each.item for each in group], seconds=lease)
+            with self._changed:
+                for each, error in zip(group, errors, strict=True):
+                    if error is None:
+                        self._leases.extended(each, each.item._ends, each.item._lease)
+                    else:
+                        self._leases.drop(each.item)
+                        log.warning("%s", error)
+
+    def _give_back(self, deliveries: list[Delivery]) -> None:
+        for error in self._inlet.settle("nack", deliveries):
+            if error is not None:
+                log.warning("%s", error)

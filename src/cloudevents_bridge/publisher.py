@@ -1,0 +1,197 @@
+"""Publishing: one event and its receipt, many with the outcome of each, or a stream batched in the background."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Literal
+
+from cloudevents_bridge import clock, driver
+from cloudevents_bridge.buffer import Buffer
+from cloudevents_bridge.core.outbox import Resolved
+from cloudevents_bridge.driver import Capability
+from cloudevents_bridge.errors import BridgeError, ClosedError, InvalidArgumentError
+from cloudevents_bridge.event import CloudEvent
+from cloudevents_bridge.outlet import Outlet, Receipt, publish_error
+from cloudevents_bridge.session import Closing, Opener, Session
+
+__all__ = ["Publisher", "Receipt"]
+
+
+class Publisher(Closing):
+    """Publishes to one topic. Made by `Broker.publisher`; thread-safe.
+
+    It starts no thread until `submit` is called, then one, and up to `outlet.MAX_SENDS` more on brokers that take
+    several sends at once. After a fork the child's copy has an empty buffer and a connection of its own.
+    """
+
+    topic: str
+
+    def __init__(
+        self,
+        opener: Opener,
+        to: driver.Topic,
+        *,
+        linger: float = 0.01,
+        max_buffered: int = 10_000,
+        on_full: Literal["block", "raise"] = "block",
+    ) -> None:
+        self.topic = to.name
+        self._opener = opener
+        self._to = to
+        self._buffering = (linger, max_buffered, on_full)
+        self._session: Session | None = None
+        self._outlet: Outlet | None = None
+        self._buffer: Buffer | None = None
+        self._closed = False
+
+    def publish(self, event: CloudEvent, *, delay: float = 0.0, timeout: float | None = None) -> Receipt:
+        """Publish one event and wait until the broker has accepted it.
+
+        Args:
+            delay: seconds before it is delivered first; needs `Capability.DELAY`.
+            timeout: seconds for the call with its retries; None: as configured.
+
+        Raises:
+            EventTooLargeError: if the event, encoded, is over the broker's limit.
+            UnsupportedError: if `delay` is not 0 and the broker has no such capability.
+            BridgeError: if it was not accepted; with `.maybe_applied` it is not known whether it was.
+        """
+        outcome = self._publish([_checked(event, "publish")], delay, timeout)[0]
+        if isinstance(outcome, BridgeError):
+            raise outcome
+        return outcome
+
+    def publish_many(
+        self, events: Iterable[CloudEvent], *, delay: float = 0.0, timeout: float | None = None
+    ) -> list[Receipt]:
+        """Publish events in native batches, in order per ordering key; the receipts are in the order of the events.
+
+        Args:
+            delay: seconds before they are delivered first; needs `Capability.DELAY`.
+            timeout: seconds for the whole call with its retries; None: as configured.
+
+        Raises:
+            PublishError: if any was not accepted. `.outcomes` has the receipt or the error of each.
+            InvalidArgumentError: if an item is no CloudEvent; then nothing was sent.
+        """
+        taken = [_checked(event, f"publish_many: item {place}") for place, event in enumerate(events)]
+        if not taken:
+            self._open()
+            return []
+        outcomes = self._publish(taken, delay, timeout)
+        failed = [
+            (event, outcome) for event, outcome in zip(taken, outcomes, strict=True) if isinstance(outcome, BridgeError)
+        ]
+        if failed:
+            raise publish_error(failed, len(taken), self.topic, outcomes)
+        return [outcome for outcome in outcomes if not isinstance(outcome, BridgeError)]
+
+    def submit(self, event: CloudEvent, *, delay: float = 0.0) -> Future[Receipt]:
+        """Hand over one event to be batched and published in the background.
+
+        Args:
+            delay: seconds before it is delivered first; needs `Capability.DELAY`.
+
+        Returns:
+            The future of its receipt. Cancelling it before it is sent takes the event back.
+
+        Raises:
+            BridgeError: RESOURCE_EXHAUSTED if the buffer is full and the publisher was opened with on_full="raise".
+        """
+        _checked(event, "submit")
+        outlet = self._open()
+        self._check_delay(outlet, delay)
+        buffer = self._buffer
+        if buffer is None:
+            with self._opener.lock:
+                buffer = self._buffer = self._buffer or Buffer(outlet, self.topic, *self._buffering)
+        return buffer.submit(event, delay)
+
+    def flush(self, *, timeout: float = 30.0) -> None:
+        """Wait until everything submitted so far is accepted or has failed.
+
+        Raises:
+            PublishError: for the events submitted since the last flush that failed.
+            DeadlineExceededError: if `timeout` seconds were not enough; what waits stays buffered.
+        """
+        self._open()
+        if self._buffer is not None:
+            self._buffer.flush(timeout)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self, *, timeout: float = 30.0) -> None:
+        """Flush within `timeout` seconds and end. Closing twice is harmless.
+
+        Raises:
+            PublishError: if submitted events failed, or were not accepted in time; `.failed` holds them.
+        """
+        with self._opener.lock:
+            closed, self._closed = self._closed, True
+            outlet, buffer = self._outlet, self._buffer
+        if closed or outlet is None or self._session is not self._opener.peek():
+            return
+        try:
+            if buffer is not None:
+                buffer.close(timeout)
+        finally:
+            outlet.close()
+
+    def _open(self) -> Outlet:
+        """The outlet of this process."""
+        session = self._opener.get()
+        if session is self._session and not self._closed:
+            assert self._outlet is not None
+            return self._outlet
+        with self._opener.lock:
+            if self._closed:
+                raise ClosedError(
+                    f"the publisher for topic {self.topic} on {session.broker} was closed: ask the broker for another",
+                    broker=session.broker,
+                )
+            if session is not self._session:
+                self._outlet, self._buffer = Outlet(session, self._to), None
+                self._session = session
+            assert self._outlet is not None
+            return self._outlet
+
+    def _publish(self, events: list[CloudEvent], delay: float, timeout: float | None) -> list[Receipt | BridgeError]:
+        outlet = self._open()
+        self._check_delay(outlet, delay)
+        if self._buffer is not None and self._buffer.pending and outlet.ordered:
+            # What was submitted before goes out before: wait for it, as the buffer reports its own failures.
+            self._buffer.wait_empty(outlet.session.config.timeout if timeout is None else timeout)
+        deadline = clock.now() + (outlet.session.config.timeout if timeout is None else timeout)
+        outbox = outlet.outbox()
+        for place, event in enumerate(events):
+            outbox.add(outlet.entry(event, place, delay, deadline))
+        outcomes: list[Receipt | BridgeError | None] = [None] * len(events)
+
+        def finish(resolved: list[Resolved]) -> None:
+            for entry, outcome in resolved:
+                outcomes[entry.tag] = outlet.outcome(events[entry.tag], entry, outcome)
+
+        outlet.run(outbox, finish, time.sleep)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _check_delay(self, outlet: Outlet, delay: float) -> None:
+        if delay < 0:
+            raise InvalidArgumentError(
+                f"delay is {delay!r}: it must be 0 or more seconds", broker=outlet.session.broker
+            )
+        if delay:
+            outlet.session.require(Capability.DELAY, "publish when the time has come, or use a broker that has it")
+
+
+def _checked(event: CloudEvent, where: str) -> CloudEvent:
+    if not isinstance(event, CloudEvent):
+        raise InvalidArgumentError(
+            f"{where} is a {type(event).__name__}, not a CloudEvent: "
+            "make one with CloudEvent(type=…, source=…, data=…), or with CloudEvent.from_sdk from a CNCF SDK object"
+        )
+    return event

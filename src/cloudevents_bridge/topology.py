@@ -1,0 +1,102 @@
+"""Topics and subscriptions as they are and as they are declared. The only thing that creates, changes or deletes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from cloudevents_bridge import driver
+from cloudevents_bridge.driver import Capability
+from cloudevents_bridge.faults import place_name
+from cloudevents_bridge.session import Opener, Place, Session, places
+from cloudevents_bridge.topics import Change, Topic
+
+
+class Topology:
+    """The declared topics of a broker. Each method takes topics; given none, it means all that are declared."""
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+
+    def plan(self, *topics: Topic) -> list[Change]:
+        """What `apply` would do; an empty list: nothing differs.
+
+        Raises:
+            UnsupportedError: if the broker has no `Capability.TOPOLOGY`.
+            BridgeError: what the broker said.
+        """
+        session = self._open()
+        wanted = self._wanted(topics)
+        changes = session.call("compare the topology", lambda _: session.connection.topology.diff(wanted))
+        return [_shown(change) for change in changes]
+
+    def apply(self, *topics: Topic) -> list[Change]:
+        """Create what is missing and change what differs. Applying twice changes nothing.
+
+        Returns:
+            What was done.
+
+        Raises:
+            BridgeError: FAILED_PRECONDITION if something exists that cannot be changed to what is declared; then
+                nothing was done.
+        """
+        session = self._open()
+        wanted = self._wanted(topics)
+        changes = session.call("apply the topology", lambda _: session.apply(wanted))
+        return [_shown(change) for change in changes]
+
+    def delete(self, *topics: Topic) -> list[Change]:
+        """Delete the topics with all their subscriptions, events and dead letters, whether declared or not.
+
+        Returns:
+            The topics that existed and were deleted.
+        """
+        session = self._open()
+        done: list[Change] = []
+        for place in self._wanted(topics):
+            if not isinstance(place, driver.Topic):
+                continue
+            if any(change.have is None and not change.setting for change in session.connection.topology.diff([place])):
+                continue
+            _delete(session, place)
+            done.append(Change("delete", "topic", place.name, "with its subscriptions, events and dead letters"))
+        return done
+
+    def export(self, format: Literal["terraform", "bicep", "commands"], *topics: Topic) -> str:
+        """The declared topology for another tool.
+
+        Raises:
+            UnsupportedError: if the broker has no such form.
+        """
+        session = self._open()
+        return session.connection.topology.export(format, self._wanted(topics))
+
+    def policy(self, role: Literal["publisher", "consumer", "operator", "provisioner"], *topics: Topic) -> str:
+        """The least rights of a role on these topics, in the broker's own words.
+
+        Raises:
+            UnsupportedError: if the broker has no rights to give.
+        """
+        session = self._open()
+        return session.connection.topology.policy(role, self._wanted(topics))
+
+    def _open(self) -> Session:
+        session = self._opener.get()
+        session.require(Capability.TOPOLOGY, "create topics and subscriptions with the broker's own tools")
+        return session
+
+    def _wanted(self, topics: Sequence[Topic]) -> list[Place]:
+        return places(topics or self._opener.config.declared.topics.values())
+
+
+def _delete(session: Session, place: Place) -> None:
+    session.call(f"delete {place_name(place)}", lambda _: session.connection.topology.delete(place))
+
+
+def _shown(change: driver.Change) -> Change:
+    kind, _, name = place_name(change.place).rpartition(" ")
+    if change.have is None and not change.setting:
+        return Change("create", kind, name, change.want)
+    conflict = " (cannot be changed)" if change.conflict else ""
+    have = "nothing" if change.have is None else change.have
+    return Change("update", kind, name, f"{change.setting}: {have} → {change.want}{conflict}")

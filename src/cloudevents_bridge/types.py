@@ -1,0 +1,9 @@
+"""Names for annotations."""
+
+from cloudevents_bridge._attributes import Value
+from cloudevents_bridge.delivery import RawMessage
+from cloudevents_bridge.subscriber import Decoder
+from cloudevents_bridge.topics import Change
+from cloudevents_bridge.topology import Topology
+
+__all__ = ["Change", "Decoder", "RawMessage", "Topology", "Value"]
