@@ -76,7 +76,7 @@ class DeadLetters(Struct, frozen=True):
     of: Subscription
 
 
-class Outbound(Struct, frozen=True):
+class Outbound(Struct, frozen=True, gc=False):
     """One event, encoded, on its way to the broker.
 
     Attributes:
@@ -122,7 +122,7 @@ class Received(Struct, frozen=True):
     lost: Sequence[str] = ()
 
 
-class Done(Struct, frozen=True):
+class Done(Struct, frozen=True, gc=False):
     """Success for one message.
 
     Attributes:
@@ -138,7 +138,7 @@ class Done(Struct, frozen=True):
     reached: int | None = None
 
 
-class Fault(Struct, frozen=True):
+class Fault(Struct, frozen=True, gc=False):
     """Failure of one message, or of a whole call. `maybe_applied`: it may have happened, a retry may duplicate."""
 
     code: ErrorCode

@@ -43,6 +43,7 @@ class Outlet:
         self.ordered = to.ordered
         self._to = to
         self._driver = session.connection.open_publisher(to)
+        self._size = self._driver.size
         self._encode = session.connection.wire.encode
         self._expires = Capability.EXPIRY in session.connection.capabilities
         self.batch_count = self._driver.traits.batch_count
@@ -60,14 +61,14 @@ class Outlet:
             fault = Fault(ErrorCode.INVALID_ARGUMENT, retryable=False, maybe_applied=False, message=str(error))
             refused = Outbound(b"", {}, event.partitionkey)
             return Entry(refused, 0, tag, deadline, refusal=fault, cause=error)
-        message = Outbound(body, attributes, event.partitionkey, f"{event.source} {event.id}", delay, self._ttl(event))
-        return Entry(message, self._driver.size(message), tag, deadline)
+        members = event._members
+        ttl = self._ttl(event) if self._expires and "expirytime" in event._extra else None
+        message = Outbound(body, attributes, members.partitionkey, f"{members.source} {members.id}", delay, ttl)
+        return Entry(message, self._size(message), tag, deadline)
 
     def _ttl(self, event: CloudEvent) -> float | None:
-        expiry = event.extensions.get("expirytime") if self._expires and event.extensions else None
-        if not isinstance(expiry, datetime):
-            return None
-        return max((expiry - datetime.now(UTC)).total_seconds(), 0.0)
+        expiry = event.extensions["expirytime"]
+        return max((expiry - datetime.now(UTC)).total_seconds(), 0.0) if isinstance(expiry, datetime) else None
 
     def run(
         self,

@@ -31,7 +31,7 @@ _TOO_LATE = Fault(
 )
 
 
-class Entry(Struct, eq=False):
+class Entry(Struct, eq=False, gc=False):
     """One event on its way out.
 
     Attributes:
