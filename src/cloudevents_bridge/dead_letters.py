@@ -163,7 +163,8 @@ class DeadLetters:
         if missing:
             raise NotFoundError(
                 f"{place_name(driver.DeadLetters(self._of))} on {reader.broker} do not have "
-                f"{', '.join(sorted(missing))}: list them again; a letter that is being replayed or listed elsewhere is not seen until that ends",
+                f"{', '.join(sorted(missing))}: list them again; a letter that is being "
+                "replayed or listed elsewhere is not seen until that ends",
                 broker=reader.broker,
             )
         return found

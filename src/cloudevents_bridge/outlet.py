@@ -46,7 +46,10 @@ class Outlet:
         self._size = self._driver.size
         self._encode = session.connection.wire.encode
         self._expires = Capability.EXPIRY in session.connection.capabilities
-        self.batch_count = self._driver.traits.batch_count
+        traits = self._driver.traits
+        self.batch_count = traits.batch_count
+        self.sends = min(traits.sends, MAX_SENDS)
+        self.window = 2 * traits.batch_count * self.sends
         self._pool: ThreadPoolExecutor | None = None
         self._unreached_said = False
 
@@ -75,29 +78,28 @@ class Outlet:
         outbox: Outbox,
         finish: Callable[[list[Resolved]], None],
         pause: Callable[[float], Any],
-        more: Callable[[], Any] = lambda: None,
+        more: Callable[[], Any],
     ) -> None:
         """Send until nothing of the outbox is left unresolved. `more` may add to it; `pause` waits some seconds."""
         self.session.ensure(self._to)
         in_flight: dict[Future[Sequence[Done | Fault]], list[Entry]] = {}
-        sends = min(self._driver.traits.sends, MAX_SENDS)
+        more()
         while outbox.unresolved:
-            more()
-            batch = outbox.next_batch(clock.now()) if len(in_flight) < sends else None
-            if batch and sends == 1:
+            batch = outbox.next_batch(clock.now()) if len(in_flight) < self.sends else None
+            if batch and self.sends == 1:
                 outbox.settled(batch, self._send(batch), clock.now())
             elif batch:
                 in_flight[self._submit(batch)] = batch
-                continue
             elif in_flight:
                 wake = outbox.wake_at()
-                patience = None if wake is None or len(in_flight) >= sends else max(wake - clock.now(), 0.0)
+                patience = None if wake is None or len(in_flight) >= self.sends else max(wake - clock.now(), 0.0)
                 for future in wait(in_flight, timeout=patience, return_when=FIRST_COMPLETED).done:
                     outbox.settled(in_flight.pop(future), future.result(), clock.now())
             elif (wake := outbox.wake_at()) is not None:
                 pause(max(wake - clock.now(), 0.0))
             if resolved := outbox.take():
                 finish(resolved)
+            more()
 
     def _submit(self, batch: list[Entry]) -> Future[Sequence[Done | Fault]]:
         if self._pool is None:

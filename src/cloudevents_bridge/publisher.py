@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
+from itertools import islice
 from typing import Literal
 
 from cloudevents_bridge import clock, driver
 from cloudevents_bridge.buffer import Buffer
-from cloudevents_bridge.core.outbox import Resolved
-from cloudevents_bridge.driver import Capability
+from cloudevents_bridge.core.outbox import NOT_SENT, Resolved
+from cloudevents_bridge.driver import Capability, Fault
 from cloudevents_bridge.errors import BridgeError, ClosedError, InvalidArgumentError
 from cloudevents_bridge.event import CloudEvent
 from cloudevents_bridge.outlet import Outlet, Receipt, publish_error
@@ -168,15 +169,26 @@ class Publisher(Closing):
             self._buffer.wait_empty(outlet.session.config.timeout if timeout is None else timeout)
         deadline = clock.now() + (outlet.session.config.timeout if timeout is None else timeout)
         outbox = outlet.outbox()
-        for place, event in enumerate(events):
-            outbox.add(outlet.entry(event, place, delay, deadline))
+        waiting = enumerate(events)
+        failed_keys: set[str | None] = set()
         outcomes: list[Receipt | BridgeError | None] = [None] * len(events)
+
+        def more() -> None:
+            # Events are encoded as they are sent: a million of them take no more memory than a few batches.
+            for place, event in islice(waiting, max(outlet.window - outbox.unresolved, 0)):
+                entry = outlet.entry(event, place, delay, deadline)
+                if failed_keys and event.partitionkey in failed_keys:
+                    entry.refusal = NOT_SENT
+                outbox.add(entry)
 
         def finish(resolved: list[Resolved]) -> None:
             for entry, outcome in resolved:
-                outcomes[entry.tag] = outlet.outcome(events[entry.tag], entry, outcome)
+                event = events[entry.tag]
+                if outlet.ordered and isinstance(outcome, Fault) and event.partitionkey is not None:
+                    failed_keys.add(event.partitionkey)
+                outcomes[entry.tag] = outlet.outcome(event, entry, outcome)
 
-        outlet.run(outbox, finish, time.sleep)
+        outlet.run(outbox, finish, time.sleep, more)
         return [outcome for outcome in outcomes if outcome is not None]
 
     def _check_delay(self, outlet: Outlet, delay: float) -> None:

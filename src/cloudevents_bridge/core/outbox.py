@@ -20,7 +20,7 @@ from cloudevents_bridge.driver import Done, Fault, Outbound, SendTraits
 from cloudevents_bridge.errors import ErrorCode
 
 _NO_LIMIT = 1 << 62
-_NOT_SENT = Fault(
+NOT_SENT = Fault(
     ErrorCode.FAILED_PRECONDITION,
     retryable=False,
     maybe_applied=False,
@@ -190,7 +190,7 @@ class Outbox:
                 pause = self._backoff(entry.attempt, outcome.retry_after) if outcome.retryable else None
                 entry.attempt += 1
             if key is not None and key in failed:
-                self._resolve(entry, _NOT_SENT)
+                self._resolve(entry, NOT_SENT)
             elif pause is None or now + pause >= entry.deadline:
                 self._resolve(entry, outcome)
                 if key is not None:
@@ -242,7 +242,7 @@ class Outbox:
     def _after_send(self, key: str, *, failed: bool, pause: float, now: float) -> None:
         lane = self._lanes[key]
         if failed:
-            self._fail_lane(key, lane, _NOT_SENT)
+            self._fail_lane(key, lane, NOT_SENT)
         elif not lane.entries:
             del self._lanes[key]
         elif pause:
@@ -258,7 +258,7 @@ class Outbox:
 
     def _fail_entries(self, lane: _Lane, first: Fault) -> None:
         for place, entry in enumerate(lane.entries):
-            self._resolve(entry, first if place == 0 else _NOT_SENT)
+            self._resolve(entry, first if place == 0 else NOT_SENT)
         lane.entries.clear()
 
     def _expire(self, now: float) -> None:
