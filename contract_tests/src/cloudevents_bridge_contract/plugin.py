@@ -1,0 +1,117 @@
+"""The pytest plugin: outcomes of contract cases, from every worker, become one matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+if TYPE_CHECKING:
+    from cloudevents_bridge_contract.bench import Running
+    from cloudevents_bridge_contract.report import Matrix
+    from cloudevents_bridge_contract.rig import Rig
+
+pytest.register_assert_rewrite("cloudevents_bridge_contract.suite", "cloudevents_bridge_contract.bench")
+
+PROPERTY = "cloudevents_bridge_contract"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("cloudevents-bridge-contract")
+    group.addoption(
+        "--contract-report",
+        action="append",
+        default=[],
+        metavar="KIND=FILE",
+        help="write the contract matrix: json=FILE or md=FILE; may be given several times",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for report in config.getoption("--contract-report"):
+        kind, _, path = report.partition("=")
+        if kind not in ("json", "md") or not path:
+            raise pytest.UsageError(f"--contract-report {report!r}: write json=FILE or md=FILE")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Collector(), "cloudevents_bridge_contract_collector")
+
+
+@pytest.fixture(scope="class")
+def ceb_contract_running(request: pytest.FixtureRequest) -> Iterator[Running]:
+    """The rig of a suite's class, started."""
+    from cloudevents_bridge_contract.bench import Running
+
+    with Running.started(request.cls.rig) as running:
+        yield running
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    rig = _rig(item)
+    if rig is None:
+        return
+    from cloudevents_bridge_contract.outcomes import NotRun
+
+    full = case_of(item)
+    reason = rig.quirks.get(full) or rig.quirks.get(full.partition("[")[0])
+    if reason:
+        raise NotRun(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    rig = _rig(item)
+    if rig is not None:
+        from cloudevents_bridge_contract.report import outcome
+
+        name, reason = outcome(report, call.excinfo)
+        report.user_properties.append(
+            (PROPERTY, {"rig": rig.name, "kind": rig.kind, "case": case_of(item), "outcome": name, "reason": reason})
+        )
+    return report
+
+
+def case_of(item: pytest.Item) -> str:
+    """`group.case[parameters]`, as quirks and the matrix name it."""
+    function = cast(pytest.Function, item).function
+    group = function.__module__.rpartition(".")[2]
+    return f"{group}.{item.name.removeprefix('test_')}"
+
+
+def _rig(item: pytest.Item) -> Rig | None:
+    return getattr(getattr(item, "cls", None), "rig", None) if "ceb_contract_running" in _fixtures(item) else None
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return cast("list[str]", getattr(item, "fixturenames", []))
+
+
+class Collector:
+    """Collects in the process that reports; the workers of xdist send theirs there with their reports."""
+
+    def __init__(self) -> None:
+        self.matrix: Matrix | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        properties = dict(cast("list[tuple[str, Any]]", report.user_properties))
+        cell = properties.get(PROPERTY)
+        if cell is None:
+            return
+        if self.matrix is None:
+            from cloudevents_bridge_contract.report import Matrix
+
+            self.matrix = Matrix()
+        self.matrix.add(**cell, seconds=report.duration, duplicates=properties.get("duplicates", 0))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.matrix is None:
+            return
+        for report in terminalreporter.config.getoption("--contract-report"):
+            kind, _, path = report.partition("=")
+            target = Path(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(self.matrix.json() if kind == "json" else self.matrix.markdown(), encoding="utf-8")
+        terminalreporter.section("contract")
+        terminalreporter.write_line(self.matrix.text())

@@ -1,0 +1,35 @@
+"""The cases, one module per group. They speak the public API and the rig, never a broker's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import pytest
+
+from cloudevents_bridge_contract.bench import Bench, Running
+from cloudevents_bridge_contract.rig import Rig
+from cloudevents_bridge_contract.suite.consume import ConsumeCases
+from cloudevents_bridge_contract.suite.envelope import EnvelopeCases
+from cloudevents_bridge_contract.suite.life import LifeCases
+from cloudevents_bridge_contract.suite.order import OrderCases
+from cloudevents_bridge_contract.suite.publish import PublishCases
+from cloudevents_bridge_contract.suite.settle import SettleCases
+from cloudevents_bridge_contract.suite.topology import TopologyCases
+from cloudevents_bridge_contract.suite.traps import TrapCases
+
+
+class ContractSuite(
+    PublishCases, EnvelopeCases, ConsumeCases, SettleCases, OrderCases, TopologyCases, LifeCases, TrapCases
+):
+    """Every case, for one rig: `class TestNats(ContractSuite): rig = NatsRig()`."""
+
+    rig: ClassVar[Rig]
+
+    @pytest.fixture
+    def bench(self, ceb_contract_running: Running, request: pytest.FixtureRequest) -> Iterator[Bench]:
+        bench = Bench(ceb_contract_running)
+        with bench:
+            yield bench
+        if bench.duplicates:
+            request.node.user_properties.append(("duplicates", bench.duplicates))
