@@ -14,20 +14,20 @@ VARIABLE = "CLOUDEVENTS_BRIDGE_CONFIG"
 
 
 def find(config: str | PathLike[str] | None, environ: Mapping[str, str], cwd: Path) -> tuple[Path | None, str]:
-    """The file to read and who named it: the argument, the environment, or the search upwards from `cwd`.
+    """The file to read and what it was named by: the argument, the environment, or the search upwards from `cwd`.
 
     Raises:
         ConfigurationError: if a file was named and does not exist.
     """
     if config is not None:
-        return _named(cwd / Path(config).expanduser(), "config"), "config"
+        return _named(cwd / Path(config).expanduser(), "config"), "the argument"
     if (value := variable(VARIABLE, environ)) is not None:
         return _named(cwd / Path(value).expanduser(), VARIABLE), VARIABLE
     for folder in (cwd, *cwd.parents):
         path = folder / NAME
         try:
             if path.is_file():
-                return path, "found"
+                return path, f"the nearest above {cwd}"
         except OSError:
             break
     return None, ""

@@ -86,10 +86,10 @@ def load(
         UnsupportedError: if the profile uses what this version does not have.
     """
     folder = Path.cwd() if cwd is None else Path(cwd).absolute()
-    path, _ = files.find(config, environ, folder)
+    path, by = files.find(config, environ, folder)
     whole = Section({}, "", "", environ) if path is None else files.read(path, environ)
     whole.only(_FILE_KEYS)
-    origins: dict[str, str] = {}
+    origins = {} if path is None else {"file": by}
     if url is not None:
         address, origins["url"] = parse_url(url), "the argument"
     elif profile is None and (value := files.variable(URL_VARIABLE, environ)) is not None:

@@ -1,0 +1,103 @@
+"""`ceb contract`: the suite of the distribution cloudevents-bridge-contract."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from cloudevents_bridge.cli.app import command as cli_command
+from cloudevents_bridge.cli.params import DURATION
+from cloudevents_bridge.cli.shell import Shell
+from cloudevents_bridge.errors import ConfigurationError
+
+REPORTS = ("json", "md", "junit")
+
+
+class ReportType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 only
+    """FORMAT=FILE."""
+
+    name = "report"
+
+    def convert(
+        self, value: str | tuple[str, Path], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Path]:
+        if isinstance(value, tuple):
+            return value
+        format, found, file = value.partition("=")
+        if format not in REPORTS or not found or not file:
+            self.fail(f"{value!r} is not FORMAT=FILE with one of the formats {', '.join(REPORTS)}", param, ctx)
+        return format, Path(file)
+
+
+@cli_command(
+    "Run the contract suite, which every adapter must pass, and print the matrix. The broker is URL, a rig of your "
+    "own, or, with neither, the embedded ones. --explain says what it would use, and creates nothing."
+)
+@click.argument("target", metavar="[URL]", required=False)
+@click.option("--rig", metavar="MODULE:RIG", help="A rig: how to open, break and clean a broker.")
+@click.option("--explain", is_flag=True, help="Say the rights, resources and requests it needs; create nothing.")
+@click.option("--only", metavar="GROUP", multiple=True, help="Only this group of cases.")
+@click.option("-k", "expression", metavar="EXPR", help="Only cases that match, as in pytest -k.")
+@click.option("--prefix", metavar="P", help="Beginning of the names it creates.")
+@click.option("--existing", type=click.Path(path_type=Path), metavar="FILE", help="Topics to use: none is created.")
+@click.option("--max-events", type=click.IntRange(min=1), metavar="N", help="Events in all, at most.")
+@click.option("--deadline", type=DURATION, metavar="15m", help="Time in all, at most.")
+@click.option("--report", "reports", type=ReportType(), metavar="json|md|junit=FILE", multiple=True, help="Write it.")
+@click.option("--fail-on-not-run", is_flag=True, help="Exit 1 if a case was not run.")
+@click.option("--sweep", is_flag=True, help="Remove what earlier runs with this prefix left behind.")
+@click.pass_obj
+def command(
+    shell: Shell,
+    /,
+    target: str | None,
+    rig: str | None,
+    explain: bool,
+    only: tuple[str, ...],
+    expression: str | None,
+    prefix: str | None,
+    existing: Path | None,
+    max_events: int | None,
+    deadline: float | None,
+    reports: tuple[tuple[str, Path], ...],
+    fail_on_not_run: bool,
+    sweep: bool,
+) -> int:
+    if target is not None and shell.url is not None:
+        raise click.UsageError("URL and --url both name the broker: give one of them")
+    url = target or shell.url
+    if url is None and shell.profile is not None:
+        url = shell.settings().url.text
+    if url is not None:
+        from cloudevents_bridge.config import parse_url
+
+        url = parse_url(url).text
+    if rig is not None and (not all(part.strip() for part in rig.split(":")) or rig.count(":") != 1):
+        raise click.UsageError(f"--rig {rig!r} is not MODULE:RIG")
+    if existing is not None and not existing.is_file():
+        raise click.UsageError(f"--existing {str(existing)!r} is no file that can be read")
+    try:
+        from cloudevents_bridge_contract.cli import run  # type: ignore[import-not-found, unused-ignore]  # optional
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "cloudevents_bridge_contract":
+            raise
+        raise ConfigurationError(
+            f"the contract suite is not installed here ({sys.executable}): pip install cloudevents-bridge-contract"
+        ) from error
+    return int(
+        run(
+            url,
+            rig=rig,
+            explain=explain,
+            only=only,
+            k=expression,
+            prefix=prefix,
+            existing=existing,
+            max_events=max_events,
+            deadline=deadline,
+            reports=reports,
+            fail_on_not_run=fail_on_not_run,
+            sweep=sweep,
+        )
+    )
