@@ -16,6 +16,7 @@ from cloudevents_bridge.dead_letters import DeadLetters
 from cloudevents_bridge.driver import Capability
 from cloudevents_bridge.errors import ConfigurationError, PublishError, UnsupportedError
 from cloudevents_bridge.event import CloudEvent
+from cloudevents_bridge.line import Line, merged
 from cloudevents_bridge.outlet import Receipt
 from cloudevents_bridge.publisher import Publisher
 from cloudevents_bridge.session import DEFAULT_TIMEOUT, Closing, Declared, Opener, SessionConfig
@@ -107,7 +108,7 @@ class Broker(Closing):
         )
         self.capabilities = self._opener.get().connection.capabilities
         self.topology = Topology(self._opener)
-        self._publishers: dict[tuple[Any, ...], Publisher] = {}
+        self._lines: dict[str, Line] = {}
         self._subscribers: list[Subscriber] = []
         for capability in (*settings.requires, *requires):
             self._require(capability)
@@ -136,24 +137,20 @@ class Broker(Closing):
         max_buffered: int = 10_000,
         on_full: Literal["block", "raise"] = "block",
     ) -> Publisher:
-        """The publisher of a topic: one per topic and options, closed with the broker.
+        """A publisher of a topic. Those of one topic share what is costly, which is closed with the broker.
 
         Args:
             linger: seconds that `submit` waits for more before it sends a batch that is not full.
             max_buffered: events submitted and not yet accepted, at most.
             on_full: what `submit` does then: wait, or raise RESOURCE_EXHAUSTED.
         """
-        key = (topic, linger, max_buffered, on_full)
-        publisher = self._publishers.get(key)
-        if publisher is None or publisher.closed:
-            self._opener.get()
-            place = self._declared.topic(topic)
-            made = Publisher(self._opener, place, linger=linger, max_buffered=max_buffered, on_full=on_full)
+        self._opener.get()
+        line = self._lines.get(topic)
+        if line is None:
+            made = Line(self._opener, self._declared.topic(topic))
             with self._opener.lock:
-                publisher = self._publishers.get(key)
-                if publisher is None or publisher.closed:
-                    publisher = self._publishers[key] = made
-        return publisher
+                line = self._lines.setdefault(topic, made)
+        return Publisher(line, linger=linger, max_buffered=max_buffered, on_full=on_full)
 
     def subscriber(self, topic: str, subscription: str, *, foreign: Sequence[Decoder] = ()) -> Subscriber:
         """A subscriber of a subscription, closed with the broker.
@@ -185,20 +182,19 @@ class Broker(Closing):
         Raises:
             PublishError: if submitted events were not accepted; `.failed` holds those of all publishers.
         """
-        lost: list[PublishError] = []
+        lost: PublishError | None = None
         try:
-            for publisher in list(self._publishers.values()):
+            for line in list(self._lines.values()):
                 try:
-                    publisher.close(timeout=timeout)
+                    line.close(timeout)
                 except PublishError as error:
-                    lost.append(error)
+                    lost = merged(lost, error)
             for subscriber in list(self._subscribers):
                 subscriber.close(timeout=timeout)
         finally:
             self._opener.close()
-        if lost:
-            lost[0].failed = [pair for error in lost for pair in error.failed]
-            raise lost[0]
+        if lost is not None:
+            raise lost
 
     def __repr__(self) -> str:
         return f"<Broker {self.url}>"

@@ -30,7 +30,20 @@ AT_EXIT = 10.0
 MAX_FAILURES = 10_000
 """Failed events kept for the next flush; of more only the number is kept."""
 
-Item = tuple[CloudEvent, float, "Future[Receipt]"]
+
+class Account:
+    """What one publisher has submitted to a buffer that it may share: how much is pending, and what has failed and was
+    not yet reported.
+    """
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self.submitted = 0
+        self.failures = 0
+        self.failed: list[tuple[CloudEvent, BridgeError]] = []
+
+
+Item = tuple[CloudEvent, float, "Future[Receipt]", Account]
 
 
 class Buffer:
@@ -38,6 +51,7 @@ class Buffer:
 
     def __init__(self, outlet: Outlet, topic: str, linger: float, max_buffered: int, on_full: str) -> None:
         self._outlet = outlet
+        self.session = outlet.session
         self._topic = topic
         self._linger = linger
         self._max = max_buffered
@@ -46,18 +60,16 @@ class Buffer:
         self._changed = threading.Condition()
         self._incoming: deque[Item] = deque()
         self._since = 0.0  # when the oldest of the incoming came
-        self._hurry = False  # a flush or close waits: do not linger
+        self._hurry = 0  # flushes that wait: do not linger
         self._closing = False
-        self._failed: list[tuple[CloudEvent, BridgeError]] = []
-        self._failures = 0
-        self._submitted = 0
+        self._owing: set[Account] = set()
         self.pending = 0
         self._outbox = outlet.outbox()
         self._thread = threading.Thread(target=self._work, name=f"ceb-publish-{topic}", daemon=True)
         self._thread.start()
         _live.add(self)
 
-    def submit(self, event: CloudEvent, delay: float) -> Future[Receipt]:
+    def submit(self, event: CloudEvent, delay: float, account: Account) -> Future[Receipt]:
         future: Future[Receipt] = Future()
         with self._changed:
             while self.pending >= self._max and not self._closing:
@@ -74,38 +86,42 @@ class Buffer:
                 raise ClosedError(f"the publisher for topic {self._topic} on {self._broker} was closed")
             if not self._incoming:
                 self._since = clock.now()
-            self._incoming.append((event, delay, future))
+            self._incoming.append((event, delay, future, account))
             self.pending += 1
-            self._submitted += 1
+            account.pending += 1
+            account.submitted += 1
             if len(self._incoming) == 1 or len(self._incoming) == self._outlet.batch_count:
                 self._changed.notify_all()
         return future
 
-    def wait_empty(self, timeout: float) -> None:
-        """Wait until nothing is pending.
+    def wait_empty(self, timeout: float, account: Account | None = None) -> None:
+        """Wait until nothing is pending, of that account or at all.
 
         Raises:
             DeadlineExceededError: if that took longer than `timeout` seconds.
         """
+        of = account or self
         with self._changed:
-            self._hurry = True
+            self._hurry += 1
             self._changed.notify_all()
             try:
-                if not self._changed.wait_for(lambda: not self.pending, timeout):
+                if not self._changed.wait_for(lambda: not of.pending, timeout):
                     raise DeadlineExceededError(
-                        f"{self.pending} events for topic {self._topic} on {self._broker} are still buffered after "
+                        f"{of.pending} events for topic {self._topic} on {self._broker} are still buffered after "
                         f"{timeout:g} s: flush again, or give it a longer timeout",
                         retryable=True,
                         broker=self._broker,
                     )
             finally:
-                self._hurry = False
+                self._hurry -= 1
 
-    def flush(self, timeout: float) -> None:
-        self.wait_empty(timeout)
-        self._raise_failures()
+    def flush(self, timeout: float, account: Account) -> None:
+        """Wait until everything of the account is accepted or has failed, and raise what failed."""
+        self.wait_empty(timeout, account)
+        self._raise_failures([account])
 
     def close(self, timeout: float) -> None:
+        """Send what is pending within `timeout` seconds, end, and raise all that failed and was not reported."""
         # What is left after that is given up, and reported with the other failures.
         with suppress(DeadlineExceededError):
             self.wait_empty(timeout)
@@ -114,14 +130,19 @@ class Buffer:
             self._changed.notify_all()
         self._thread.join(timeout=self._outlet.session.config.timeout)
         _live.discard(self)
-        self._raise_failures()
+        self._raise_failures(list(self._owing))
 
-    def _raise_failures(self) -> None:
+    def _raise_failures(self, accounts: list[Account]) -> None:
+        failed: list[tuple[CloudEvent, BridgeError]] = []
+        failures = submitted = 0
         with self._changed:
-            failed, self._failed = self._failed, []
-            failures, self._failures = self._failures, 0
-            submitted, self._submitted = self._submitted, 0
-        if failed:
+            for account in accounts:
+                failed += account.failed
+                failures += account.failures
+                submitted += account.submitted
+                account.failed, account.failures, account.submitted = [], 0, account.pending
+                self._owing.discard(account)
+        if failures:
             error: PublishError = publish_error(failed, submitted, self._topic)
             if failures > len(failed):
                 error.add_note(f"{failures} failed in all; .failed holds the first {len(failed)}")
@@ -146,7 +167,7 @@ class Buffer:
                 self._fail_all(make_error(ErrorCode.INTERNAL, f"publishing failed: {error}", broker=self._broker))
 
     def _full_enough(self) -> bool:
-        return self._hurry or self._closing or len(self._incoming) >= self._outlet.batch_count
+        return self._hurry > 0 or self._closing or len(self._incoming) >= self._outlet.batch_count
 
     def _take_incoming(self) -> None:
         with self._changed:
@@ -155,12 +176,12 @@ class Buffer:
             taken = list(self._incoming)
             self._incoming.clear()
         deadline = clock.now() + self._outlet.session.config.timeout
-        cancelled = 0
-        for event, delay, future in taken:
+        cancelled: list[Account] = []
+        for event, delay, future, account in taken:
             if future.set_running_or_notify_cancel():
-                self._outbox.add(self._outlet.entry(event, (event, future), delay, deadline))
+                self._outbox.add(self._outlet.entry(event, (event, future, account), delay, deadline))
             else:
-                cancelled += 1
+                cancelled.append(account)
         if cancelled:
             self._finished(cancelled)
 
@@ -170,33 +191,36 @@ class Buffer:
 
     def _finish(self, resolved: list[Resolved]) -> None:
         for entry, outcome in resolved:
-            event, future = entry.tag
+            event, future, account = entry.tag
             told = self._outlet.outcome(event, entry, outcome)
             if isinstance(told, BridgeError):
-                self._fail(event, future, told)
+                self._fail(event, future, account, told)
             else:
                 future.set_result(told)
-        self._finished(len(resolved))
+        self._finished([entry.tag[2] for entry, _ in resolved])
 
-    def _fail(self, event: CloudEvent, future: Future[Receipt], error: BridgeError) -> None:
+    def _fail(self, event: CloudEvent, future: Future[Receipt], account: Account, error: BridgeError) -> None:
+        with self._changed:
+            self._owing.add(account)
+            account.failures += 1
+            if len(account.failed) < MAX_FAILURES:
+                account.failed.append((event, error))
         future.set_exception(error)
-        with self._changed:
-            self._failures += 1
-            if len(self._failed) < MAX_FAILURES:
-                self._failed.append((event, error))
 
-    def _finished(self, number: int) -> None:
+    def _finished(self, accounts: list[Account]) -> None:
         with self._changed:
-            self.pending -= number
+            self.pending -= len(accounts)
+            for account in accounts:
+                account.pending -= 1
             self._changed.notify_all()
 
     def _fail_all(self, error: BridgeError) -> None:
         self._outbox.abandon()
         waiting = self._outbox.take()
         for entry, _ in waiting:
-            event, future = entry.tag
-            self._fail(event, future, error)
-        self._finished(len(waiting))
+            event, future, account = entry.tag
+            self._fail(event, future, account, error)
+        self._finished([entry.tag[2] for entry, _ in waiting])
 
 
 _live: WeakSet[Buffer] = WeakSet()

@@ -132,6 +132,7 @@ class Delivery:
         if not seconds > 0:
             raise InvalidArgumentError(f"extend by {seconds!r}: it must be more than 0 seconds")
         self._inlet.session.require(Capability.EXTEND, "declare the subscription with a longer lease")
+        self._inlet.check()
         self._check_open("extended")
         self._check_lease()
         error = self._inlet.settle("extend", [self], seconds=seconds)[0]
@@ -211,6 +212,9 @@ class Delivery:
         Raises:
             BridgeError: if it is settled in another way, or its lease is lost.
         """
+        if self._word == word:
+            return False
+        self._inlet.check()
         with self._inlet.guard:
             if self._word == word:
                 return False

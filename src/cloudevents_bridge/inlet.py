@@ -75,13 +75,18 @@ class Inlet:
                 self._prune_at = 1000 + 2 * len(self._out)
         return deliveries
 
+    def check(self) -> None:
+        """Raise `ClosedError` if deliveries can no longer be settled here."""
+        whose = f"the subscriber for {place_name(self.of)} on {self.session.broker}"
+        if self.session.left_behind:
+            raise ClosedError(f"{whose} received this before a fork: the delivery is the parent's to settle")
+        if self._closed:
+            raise ClosedError(f"{whose} was closed before this delivery was settled: the event is delivered again")
+
     def settle(
         self, verb: Verb, deliveries: Sequence[Delivery], *, seconds: float = 0.0, reason: str = ""
     ) -> list[BridgeError | None]:
         """Settle, or extend, in native batches with retries. Returns the error of each, or None."""
-        if self._closed:
-            text = f"the subscriber for {place_name(self.of)} on {self.session.broker} was closed before this delivery"
-            return [ClosedError(f"{text} was settled: the event is delivered again")] * len(deliveries)
         asked = clock.now()
         outcomes = self._settle(verb, [delivery._inbound for delivery in deliveries], seconds, reason)
         errors: list[BridgeError | None] = []

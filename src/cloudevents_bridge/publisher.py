@@ -8,22 +8,24 @@ from concurrent.futures import Future
 from itertools import islice
 from typing import Literal
 
-from cloudevents_bridge import clock, driver
-from cloudevents_bridge.buffer import Buffer
+from cloudevents_bridge import clock
+from cloudevents_bridge.buffer import Account, Buffer
 from cloudevents_bridge.core.outbox import NOT_SENT, Resolved
 from cloudevents_bridge.driver import Capability, Fault
 from cloudevents_bridge.errors import BridgeError, ClosedError, InvalidArgumentError
 from cloudevents_bridge.event import CloudEvent
+from cloudevents_bridge.line import Line
 from cloudevents_bridge.outlet import Outlet, Receipt, publish_error
-from cloudevents_bridge.session import Closing, Opener, Session
+from cloudevents_bridge.session import Closing
 
 __all__ = ["Publisher", "Receipt"]
 
 
 class Publisher(Closing):
-    """Publishes to one topic. Made by `Broker.publisher`; thread-safe.
+    """Publishes to one topic. Made by `Broker.publisher`; thread-safe, and cheap enough to be made for each request:
+    publishers of one topic share the connection, the buffer and its threads, which are closed with the broker.
 
-    It starts no thread until `submit` is called, then one, and up to `outlet.MAX_SENDS` more on brokers that take
+    No thread is started until `submit` is called, then one, and up to `outlet.MAX_SENDS` more on brokers that take
     several sends at once. After a fork the child's copy has an empty buffer and a connection of its own.
     """
 
@@ -31,20 +33,22 @@ class Publisher(Closing):
 
     def __init__(
         self,
-        opener: Opener,
-        to: driver.Topic,
+        line: Line,
         *,
         linger: float = 0.01,
         max_buffered: int = 10_000,
         on_full: Literal["block", "raise"] = "block",
     ) -> None:
-        self.topic = to.name
-        self._opener = opener
-        self._to = to
-        self._buffering = (linger, max_buffered, on_full)
-        self._session: Session | None = None
-        self._outlet: Outlet | None = None
-        self._buffer: Buffer | None = None
+        if not linger >= 0:
+            raise InvalidArgumentError(f"linger is {linger!r}: it must be 0 or more seconds")
+        if max_buffered < 1:
+            raise InvalidArgumentError(f"max_buffered is {max_buffered!r}: it must be at least 1")
+        if on_full not in ("block", "raise"):
+            raise InvalidArgumentError(f"on_full is {on_full!r}: it must be 'block' or 'raise'")
+        self.topic = line.topic
+        self._line = line
+        self._options = (float(linger), max_buffered, on_full)
+        self._submitted: tuple[Buffer, Account] | None = None
         self._closed = False
 
     def publish(self, event: CloudEvent, *, delay: float = 0.0, timeout: float | None = None) -> Receipt:
@@ -102,24 +106,25 @@ class Publisher(Closing):
             BridgeError: RESOURCE_EXHAUSTED if the buffer is full and the publisher was opened with on_full="raise".
         """
         _checked(event, "submit")
-        outlet = self._open()
-        self._check_delay(outlet, delay)
-        buffer = self._buffer
-        if buffer is None:
-            with self._opener.lock:
-                buffer = self._buffer = self._buffer or Buffer(outlet, self.topic, *self._buffering)
-        return buffer.submit(event, delay)
+        self._check_delay(self._open(), delay)
+        buffer = self._line.buffer(self._options)
+        submitted = self._submitted
+        if submitted is None or submitted[0] is not buffer:
+            with self._line.opener.lock:
+                submitted = self._submitted
+                if submitted is None or submitted[0] is not buffer:
+                    submitted = self._submitted = (buffer, Account())
+        return buffer.submit(event, delay, submitted[1])
 
     def flush(self, *, timeout: float = 30.0) -> None:
-        """Wait until everything submitted so far is accepted or has failed.
+        """Wait until everything submitted here so far is accepted or has failed.
 
         Raises:
             PublishError: for the events submitted since the last flush that failed.
             DeadlineExceededError: if `timeout` seconds were not enough; what waits stays buffered.
         """
         self._open()
-        if self._buffer is not None:
-            self._buffer.flush(timeout)
+        self._flush(timeout)
 
     @property
     def closed(self) -> bool:
@@ -130,44 +135,36 @@ class Publisher(Closing):
         """Flush within `timeout` seconds and end. Closing twice is harmless.
 
         Raises:
-            PublishError: if submitted events failed, or were not accepted in time; `.failed` holds them.
+            PublishError: if submitted events failed; `.failed` holds them.
+            DeadlineExceededError: if the time was not enough; the broker goes on sending, and reports when it
+                is closed.
         """
-        with self._opener.lock:
-            closed, self._closed = self._closed, True
-            outlet, buffer = self._outlet, self._buffer
-        if closed or outlet is None or self._session is not self._opener.peek():
-            return
-        try:
-            if buffer is not None:
-                buffer.close(timeout)
-        finally:
-            outlet.close()
+        closed, self._closed = self._closed, True
+        if not closed:
+            self._flush(timeout)
+
+    def _flush(self, timeout: float) -> None:
+        submitted, session = self._submitted, self._line.opener.peek()
+        if submitted is not None and submitted[0].session is session:
+            submitted[0].flush(timeout, submitted[1])
 
     def _open(self) -> Outlet:
-        """The outlet of this process."""
-        session = self._opener.get()
-        if session is self._session and not self._closed:
-            assert self._outlet is not None
-            return self._outlet
-        with self._opener.lock:
-            if self._closed:
-                raise ClosedError(
-                    f"the publisher for topic {self.topic} on {session.broker} was closed: ask the broker for another",
-                    broker=session.broker,
-                )
-            if session is not self._session:
-                self._outlet, self._buffer = Outlet(session, self._to), None
-                self._session = session
-            assert self._outlet is not None
-            return self._outlet
+        outlet = self._line.outlet()
+        if self._closed:
+            raise ClosedError(
+                f"the publisher for topic {self.topic} on {outlet.session.broker} was closed: ask the "
+                "broker for another",
+                broker=outlet.session.broker,
+            )
+        return outlet
 
     def _publish(self, events: list[CloudEvent], delay: float, timeout: float | None) -> list[Receipt | BridgeError]:
         outlet = self._open()
         self._check_delay(outlet, delay)
-        if self._buffer is not None and self._buffer.pending and outlet.ordered:
-            # What was submitted before goes out before: wait for it, as the buffer reports its own failures.
-            self._buffer.wait_empty(outlet.session.config.timeout if timeout is None else timeout)
         deadline = clock.now() + (outlet.session.config.timeout if timeout is None else timeout)
+        if outlet.ordered:
+            for buffer in self._line.buffers():  # what was submitted before goes out before
+                buffer.wait_empty(deadline - clock.now())
         outbox = outlet.outbox()
         waiting = enumerate(events)
         failed_keys: set[str | None] = set()

@@ -96,6 +96,7 @@ class Session:
         self.connection = connection
         self.config = config
         self.broker = config.broker
+        self.left_behind = False  # in the child of a fork: it is the parent's
         self._made: set[str] | None = None
         self._making = threading.Lock()
 
@@ -195,6 +196,7 @@ class Opener:
         # The parent's connection is kept, unused: closing it here could end what the parent still uses.
         self.lock = threading.Lock()
         if self._session is not None:
+            self._session.left_behind = True
             self._left_behind.append(self._session)
             self._session = None
 
