@@ -47,8 +47,7 @@ class Keeper:
     def drop(self, delivery: Delivery) -> None:
         """Stop extending it. What is held for a retry stays held."""
         with self._changed:
-            if delivery._word is None or delivery._word != "given back":
-                self._leases.drop(delivery)
+            self._leases.drop(delivery)
 
     def close(self) -> None:
         """End, and give back what is held."""
@@ -57,8 +56,7 @@ class Keeper:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
-        held = [item for item in self._leases.all() if item._word == "given back"]
-        if held:
+        if held := self._leases.to_give_back():
             self._give_back(held)
 
     def _add(self, delivery: Delivery, until: float | None) -> None:
@@ -96,7 +94,7 @@ class Keeper:
                     if error is None:
                         self._leases.extended(each, each.item._ends, each.item._lease)
                     else:
-                        self._leases.drop(each.item)
+                        self._leases.lose(each)
                         log.warning("%s", error)
 
     def _give_back(self, deliveries: list[Delivery]) -> None:

@@ -55,8 +55,10 @@ class Leases:
         self._held[id(item)] = Held(item, ends, lease, until)
 
     def drop(self, item: Any) -> None:
-        """Stop keeping it; silent if it is not kept."""
-        self._held.pop(id(item), None)
+        """Stop keeping it; silent if it is not kept, and if it is kept until a time of its own."""
+        held = self._held.get(id(item))
+        if held is not None and held.until is None:
+            del self._held[id(item)]
 
     def extended(self, held: Held, ends: float, lease: float) -> None:
         """The broker granted `lease` seconds more."""
@@ -75,13 +77,17 @@ class Leases:
                 continue
             else:
                 continue
-            self.drop(held.item)
+            del self._held[id(held.item)]
         return found
 
     def wake_at(self) -> float | None:
         """When `due` is to be asked next; None: nothing is kept."""
         return min((held.due for held in self._held.values()), default=None)
 
-    def all(self) -> list[Any]:
-        """Everything that is kept."""
-        return [held.item for held in self._held.values()]
+    def lose(self, held: Held) -> None:
+        """The broker did not extend it: it is no longer kept."""
+        self._held.pop(id(held.item), None)
+
+    def to_give_back(self) -> list[Any]:
+        """What is kept until a time of its own."""
+        return [held.item for held in self._held.values() if held.until is not None]
