@@ -13,12 +13,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from cloudevents_bridge.brokers.memory.clock import Clock, RealClock, VirtualClock
-from cloudevents_bridge.brokers.memory.drivers import MemoryConnection
-from cloudevents_bridge.brokers.memory.store import Store
+from cloudevents_bridge.brokers.memory.drivers import MemoryConnection, Publisher, Subscriber, size
+from cloudevents_bridge.brokers.memory.feed import Entry
+from cloudevents_bridge.brokers.memory.store import ClosedError, Store, TroubleError, classify
+from cloudevents_bridge.brokers.memory.topology import MemoryTopology
 from cloudevents_bridge.driver import Url
 from cloudevents_bridge.errors import ConfigurationError
 
-__all__ = ["Clock", "MemoryAdapter", "MemoryConnection", "RealClock", "Store", "VirtualClock", "adapter"]
+__all__ = [
+    "adapter",
+    "MemoryAdapter",
+    "MemoryConnection",
+    "MemoryTopology",
+    "Publisher",
+    "Subscriber",
+    "Store",
+    "Entry",
+    "Clock",
+    "RealClock",
+    "VirtualClock",
+    "ClosedError",
+    "TroubleError",
+    "classify",
+    "size",
+]
 
 
 class MemoryAdapter:

@@ -124,8 +124,8 @@ class Subscriber:
             waiting = True
             while True:
                 feed.used = now
-                taken = [] if self._stopped else feed.take(max_messages, now, self._holder)
-                if taken or self._stopped or now >= end or not waiting:
+                taken = [] if self._cut() else feed.take(max_messages, now, self._holder)
+                if taken or self._cut() or now >= end or not waiting:
                     break
                 waiting = self._wait(feed, end)
                 self._check()
@@ -175,7 +175,7 @@ class Subscriber:
             self.stop()
             self._closed = True
             with suppress(MissingError):
-                store.feed(self._of).let_go(self._holder, store.clock.now())
+                store.feed(self._of).reclaim(self._holds, store.clock.now(), free=True)
 
     def _wait(self, feed: Feed, end: float) -> bool:
         clock = self._store.clock
@@ -188,6 +188,13 @@ class Subscriber:
         if delay is not None and clock.now() >= delay:
             self._store.wake()
         return waiting
+
+    def _cut(self) -> bool:
+        """Whether a receive ends without an event, before its wait is over."""
+        return self._stopped
+
+    def _holds(self, entry: Entry) -> bool:
+        return entry.token is not None and entry.token[0] == self._holder
 
     def _check(self) -> None:
         if self._closed:

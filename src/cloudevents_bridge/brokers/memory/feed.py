@@ -153,17 +153,16 @@ class Feed:
         self._tidy()
         return outcomes
 
-    def let_go(self, holder: int, now: float) -> None:
-        """Give back all that one consumer holds, without spending an attempt."""
+    def reclaim(self, chosen: Callable[[Entry], bool], now: float, *, free: bool) -> None:
+        """Take leased events back from their consumers. `free`: it spends no attempt."""
         self.fire(now)
-        held = [
-            e for _, _, batch in sorted(self._timers) for e in batch if e.token is not None and e.token[0] == holder
-        ]
-        unique = list({id(entry): entry for entry in held}.values())
-        for entry in unique:
+        leased = (e for _, _, batch in sorted(self._timers) for e in batch if e.token is not None and chosen(e))
+        # What was extended to the same moment twice is in two timers.
+        held = list({id(entry): entry for entry in leased}.values())
+        for entry in held:
             entry.token = None
-        self.leased -= len(unique)
-        self._give_back(unique, 0.0, free=True)
+        self.leased -= len(held)
+        self._give_back(held, 0.0, free=free)
         self._tidy()
 
     def fire(self, now: float) -> None:
