@@ -1,0 +1,134 @@
+"""The shop's programs, as a user would write them: one publishes orders, four consume every one of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import Protocol
+from zlib import crc32
+
+from cloudevents_bridge import Broker, CloudEvent, RetryPolicy, Subscription, Topic
+from cloudevents_bridge.demo.orders import Order, Refused
+
+SOON = RetryPolicy(initial=0.2, maximum=1.0)
+
+ORDERS = Topic(
+    "orders",
+    ordered=True,
+    subscriptions=[
+        Subscription(name, max_attempts=4, redelivery=SOON)
+        for name in ("inventory", "payment", "notification", "analytics")
+    ],
+)
+
+
+def publish(broker: Broker, orders: Iterable[Order | Refused]) -> tuple[int, list[Refused]]:
+    """Publish each order; return how many the broker accepted, and what was refused before it got there.
+
+    Raises:
+        PublishError: if the broker did not accept an event; its `failed` says which, and why.
+    """
+    refused: list[Refused] = []
+
+    def events() -> Iterator[CloudEvent]:
+        for order in orders:
+            if isinstance(order, Refused):
+                refused.append(order)
+                continue
+            yield CloudEvent(
+                type="com.example.order.created",
+                source="/shop",
+                id=order.id,
+                time=order.placed,
+                subject=order.id,
+                partitionkey=order.customer.id,
+                data=order,
+            )
+
+    return len(broker.publish_many(ORDERS.name, events())), refused
+
+
+class PaymentError(Exception):
+    """The payment provider did not take the payment."""
+
+
+class Handler(Protocol):
+    """What a subscription does with an order. An exception gives the order back, to be tried again later."""
+
+    def __call__(self, order: Order, attempt: int) -> None: ...
+
+    def done(self) -> str:
+        """What it has done so far, in a few words."""
+
+
+class Inventory:
+    """Takes the articles from the stock."""
+
+    def __init__(self) -> None:
+        self.taken: Counter[str] = Counter()
+
+    def __call__(self, order: Order, attempt: int) -> None:
+        for item in order.items:
+            self.taken[item.sku] += item.quantity
+
+    def done(self) -> str:
+        return f"{self.taken.total():,} pieces of {len(self.taken)} articles"
+
+
+class Payment:
+    """Charges the total. The provider is a moody one, and refuses one means of payment for ever."""
+
+    def __init__(self) -> None:
+        self.charged: dict[str, Decimal] = {}
+
+    def __call__(self, order: Order, attempt: int) -> None:
+        if order.payment.token == "tok_0000000000":  # noqa: S105  - this is the poison order
+            raise PaymentError(f"{order.id}: the provider does not know {order.payment.method} {order.payment.token}")
+        if attempt <= _bad_days(order.id):
+            raise PaymentError(f"{order.id}: the provider did not answer (attempt {attempt})")
+        self.charged[order.currency] = self.charged.get(order.currency, Decimal()) + order.total
+
+    def done(self) -> str:
+        return f"charged in {len(self.charged)} currencies, EUR {self.charged.get('EUR', Decimal()):,.2f}"
+
+
+def _bad_days(order: str) -> int:
+    """How often the payment of an order fails before it succeeds: the same in every run, mostly never."""
+    draw = crc32(order.encode()) % 100
+    return 2 if draw < 2 else 1 if draw < 6 else 0
+
+
+class Notification:
+    """Writes to the customer."""
+
+    def __init__(self) -> None:
+        self.written: Counter[str] = Counter()
+
+    def __call__(self, order: Order, attempt: int) -> None:
+        self.written[order.customer.email] += 1
+
+    def done(self) -> str:
+        return f"wrote to {len(self.written)} customers"
+
+
+class Analytics:
+    """Counts where the orders go."""
+
+    def __init__(self) -> None:
+        self.countries: Counter[str] = Counter()
+
+    def __call__(self, order: Order, attempt: int) -> None:
+        self.countries[order.ship_to.country] += 1
+
+    def done(self) -> str:
+        (top, orders), *_ = self.countries.most_common(1) or [("", 0)]
+        return f"{len(self.countries)} countries, most orders to {top} ({orders})"
+
+
+HANDLERS: dict[str, type[Handler]] = {
+    "inventory": Inventory,
+    "payment": Payment,
+    "notification": Notification,
+    "analytics": Analytics,
+}
