@@ -9,7 +9,6 @@ import sys
 import threading
 from collections import deque
 from concurrent.futures import Future
-from contextlib import suppress
 from weakref import WeakSet
 
 from cloudevents_bridge import clock
@@ -62,6 +61,7 @@ class Buffer:
         self._since = 0.0  # when the oldest of the incoming came
         self._hurry = 0  # flushes that wait: do not linger
         self._closing = False
+        self._unresolved: dict[Future[Receipt], tuple[CloudEvent, Account]] = {}
         self._owing: set[Account] = set()
         self.pending = 0
         self._outbox = outlet.outbox()
@@ -87,6 +87,7 @@ class Buffer:
             if not self._incoming:
                 self._since = clock.now()
             self._incoming.append((event, delay, future, account))
+            self._unresolved[future] = event, account
             self.pending += 1
             account.pending += 1
             account.submitted += 1
@@ -122,15 +123,31 @@ class Buffer:
 
     def close(self, timeout: float) -> None:
         """Send what is pending within `timeout` seconds, end, and raise all that failed and was not reported."""
-        # What is left after that is given up, and reported with the other failures.
-        with suppress(DeadlineExceededError):
+        late: DeadlineExceededError | None = None
+        try:
             self.wait_empty(timeout)
+        except DeadlineExceededError as error:
+            late = error
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join(timeout=self._outlet.session.config.timeout)
+        if late is None:
+            self._thread.join()
+        else:
+            with self._changed:
+                left = [future for future in self._unresolved if not future.cancelled()]
+            self._resolve([(future, self._too_late()) for future in left])
         _live.discard(self)
         self._raise_failures(list(self._owing))
+
+    def _too_late(self) -> BridgeError:
+        return DeadlineExceededError(
+            f"the publisher for topic {self._topic} on {self._broker} was closed before the event was accepted; it may "
+            "have been accepted all the same: publish it again, or give close a longer timeout",
+            retryable=True,
+            broker=self._broker,
+            maybe_applied=True,
+        )
 
     def _raise_failures(self, accounts: list[Account]) -> None:
         failed: list[tuple[CloudEvent, BridgeError]] = []
@@ -176,36 +193,51 @@ class Buffer:
             taken = list(self._incoming)
             self._incoming.clear()
         deadline = clock.now() + self._outlet.session.config.timeout
-        cancelled: list[Account] = []
         for event, delay, future, account in taken:
             if future.set_running_or_notify_cancel():
-                self._outbox.add(self._outlet.entry(event, (event, future, account), delay, deadline))
+                self._outbox.add(self._outlet.entry(event, (event, future), delay, deadline))
             else:
-                cancelled.append(account)
-        if cancelled:
-            self._finished(cancelled)
+                with self._changed:
+                    self._unresolved.pop(future, None)
+                self._finished([account])
 
     def _pause(self, seconds: float) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._closing or self._incoming, seconds)
 
     def _finish(self, resolved: list[Resolved]) -> None:
+        told = []
         for entry, outcome in resolved:
-            event, future, account = entry.tag
-            told = self._outlet.outcome(event, entry, outcome)
-            if isinstance(told, BridgeError):
-                self._fail(event, future, account, told)
-            else:
-                future.set_result(told)
-        self._finished([entry.tag[2] for entry, _ in resolved])
+            event, future = entry.tag
+            told.append((future, self._outlet.outcome(event, entry, outcome)))
+        self._resolve(told)
 
-    def _fail(self, event: CloudEvent, future: Future[Receipt], account: Account, error: BridgeError) -> None:
+    def _fail_all(self, error: BridgeError) -> None:
+        self._outbox.abandon()
+        self._resolve([(entry.tag[1], error) for entry, _ in self._outbox.take()])
+
+    def _resolve(self, told: list[tuple[Future[Receipt], Receipt | BridgeError]]) -> None:
+        """Tell the callers. What `close` has given up meanwhile is passed over."""
+        accounts: list[Account] = []
+        mine: list[tuple[Future[Receipt], Receipt | BridgeError]] = []
         with self._changed:
-            self._owing.add(account)
-            account.failures += 1
-            if len(account.failed) < MAX_FAILURES:
-                account.failed.append((event, error))
-        future.set_exception(error)
+            for future, outcome in told:
+                if (known := self._unresolved.pop(future, None)) is None:
+                    continue
+                event, account = known
+                mine.append((future, outcome))
+                accounts.append(account)
+                if isinstance(outcome, BridgeError):
+                    self._owing.add(account)
+                    account.failures += 1
+                    if len(account.failed) < MAX_FAILURES:
+                        account.failed.append((event, outcome))
+        for future, outcome in mine:
+            if isinstance(outcome, BridgeError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+        self._finished(accounts)
 
     def _finished(self, accounts: list[Account]) -> None:
         with self._changed:
@@ -213,14 +245,6 @@ class Buffer:
             for account in accounts:
                 account.pending -= 1
             self._changed.notify_all()
-
-    def _fail_all(self, error: BridgeError) -> None:
-        self._outbox.abandon()
-        waiting = self._outbox.take()
-        for entry, _ in waiting:
-            event, future, account = entry.tag
-            self._fail(event, future, account, error)
-        self._finished([entry.tag[2] for entry, _ in waiting])
 
 
 _live: WeakSet[Buffer] = WeakSet()

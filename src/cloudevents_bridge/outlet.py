@@ -80,11 +80,11 @@ class Outlet:
         pause: Callable[[float], Any],
         more: Callable[[], Any],
     ) -> None:
-        """Send until nothing of the outbox is left unresolved. `more` may add to it; `pause` waits some seconds."""
+        """Send until `more` adds nothing and nothing of the outbox is unresolved. `pause` waits some seconds."""
         self.session.ensure(self._to)
         in_flight: dict[Future[Sequence[Done | Fault]], list[Entry]] = {}
-        more()
-        while outbox.unresolved:
+        while True:
+            more()
             batch = outbox.next_batch(clock.now()) if len(in_flight) < self.sends else None
             if batch and self.sends == 1:
                 outbox.settled(batch, self._send(batch), clock.now())
@@ -97,9 +97,10 @@ class Outlet:
                     outbox.settled(in_flight.pop(future), future.result(), clock.now())
             elif (wake := outbox.wake_at()) is not None:
                 pause(max(wake - clock.now(), 0.0))
-            if resolved := outbox.take():
-                finish(resolved)
-            more()
+            resolved = outbox.take()
+            finish(resolved)
+            if not (resolved or outbox.unresolved):
+                return
 
     def _submit(self, batch: list[Entry]) -> Future[Sequence[Done | Fault]]:
         if self._pool is None:
@@ -153,7 +154,7 @@ class Outlet:
 
     def close(self) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=True)
+            self._pool.shutdown(wait=False)  # what may still be in flight was given up by whoever closes
         self._driver.close()
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from itertools import islice
-from typing import Literal
+from typing import Literal, cast
 
 from cloudevents_bridge import clock
 from cloudevents_bridge.buffer import Account, Buffer
@@ -186,7 +186,8 @@ class Publisher(Closing):
                 outcomes[entry.tag] = outlet.outcome(event, entry, outcome)
 
         outlet.run(outbox, finish, time.sleep, more)
-        return [outcome for outcome in outcomes if outcome is not None]
+        assert None not in outcomes
+        return cast("list[Receipt | BridgeError]", outcomes)
 
     def _check_delay(self, outlet: Outlet, delay: float) -> None:
         if delay < 0:
