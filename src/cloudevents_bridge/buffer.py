@@ -121,24 +121,36 @@ class Buffer:
         self.wait_empty(timeout, account)
         self._raise_failures([account])
 
+    def settle_up(self, timeout: float, account: Account) -> None:
+        """Send what the account has pending within `timeout` seconds, give up the rest, and raise all that failed."""
+        try:
+            self.wait_empty(timeout, account)
+        except DeadlineExceededError:
+            self._give_up(account)
+        self._raise_failures([account])
+
     def close(self, timeout: float) -> None:
-        """Send what is pending within `timeout` seconds, end, and raise all that failed and was not reported."""
-        late: DeadlineExceededError | None = None
+        """Settle up with all, and end."""
+        late = False
         try:
             self.wait_empty(timeout)
-        except DeadlineExceededError as error:
-            late = error
+        except DeadlineExceededError:
+            late = True
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if late is None:
-            self._thread.join()
+        if late:
+            self._give_up(None)  # the thread ends when its last send does
         else:
-            with self._changed:
-                left = [future for future in self._unresolved if not future.cancelled()]
-            self._resolve([(future, self._too_late()) for future in left])
+            self._thread.join()
         _live.discard(self)
         self._raise_failures(list(self._owing))
+
+    def _give_up(self, of: Account | None) -> None:
+        with self._changed:
+            left = [future for future, (_, account) in self._unresolved.items() if of in (account, None)]
+        error = self._too_late()
+        self._resolve([(future, error) for future in left if not future.cancelled()])
 
     def _too_late(self) -> BridgeError:
         return DeadlineExceededError(
@@ -194,6 +206,8 @@ class Buffer:
             self._incoming.clear()
         deadline = clock.now() + self._outlet.session.config.timeout
         for event, delay, future, account in taken:
+            if future not in self._unresolved:
+                continue  # given up by a close meanwhile
             if future.set_running_or_notify_cancel():
                 self._outbox.add(self._outlet.entry(event, (event, future), delay, deadline))
             else:

@@ -124,7 +124,9 @@ class Publisher(Closing):
             DeadlineExceededError: if `timeout` seconds were not enough; what waits stays buffered.
         """
         self._open()
-        self._flush(timeout)
+        if mine := self._mine():
+            buffer, account = mine
+            buffer.flush(timeout, account)
 
     @property
     def closed(self) -> bool:
@@ -135,18 +137,17 @@ class Publisher(Closing):
         """Flush within `timeout` seconds and end. Closing twice is harmless.
 
         Raises:
-            PublishError: if submitted events failed; `.failed` holds them.
-            DeadlineExceededError: if the time was not enough; the broker goes on sending, and reports when it
-                is closed.
+            PublishError: if submitted events failed, or were not accepted in time; `.failed` holds them.
         """
         closed, self._closed = self._closed, True
-        if not closed:
-            self._flush(timeout)
+        if not closed and (mine := self._mine()):
+            buffer, account = mine
+            buffer.settle_up(timeout, account)
 
-    def _flush(self, timeout: float) -> None:
-        submitted, session = self._submitted, self._line.opener.peek()
-        if submitted is not None and submitted[0].session is session:
-            submitted[0].flush(timeout, submitted[1])
+    def _mine(self) -> tuple[Buffer, Account] | None:
+        """Where this publisher has submitted, in this process."""
+        submitted = self._submitted
+        return submitted if submitted and submitted[0].session is self._line.opener.peek() else None
 
     def _open(self) -> Outlet:
         outlet = self._line.outlet()

@@ -102,7 +102,7 @@ class Subscription:
                 "it must be a whole number of at least 1"
             )
         _check_number(f"lease of subscription {self.name} (seconds)", self.lease, least=0.0, above=True)
-        object.__setattr__(self, "native", MappingProxyType(dict(self.native)))
+        object.__setattr__(self, "native", dict(self.native))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Topic:
                 raise ConfigurationError(f"topic {name} declares subscription {each} twice")
         set_(self, "subscriptions", made)
         set_(self, "ordered", bool(ordered))
-        set_(self, "native", MappingProxyType(dict(native)))
+        set_(self, "native", dict(native))
 
 
 class Change(NamedTuple):
