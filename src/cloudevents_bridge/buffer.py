@@ -199,21 +199,26 @@ class Buffer:
         return self._hurry > 0 or self._closing or len(self._incoming) >= self._outlet.batch_count
 
     def _take_incoming(self) -> None:
+        cancelled: list[Account] = []
+        taken: list[Item] = []
         with self._changed:
             if self._closing:
                 self._outbox.abandon()
-            taken = list(self._incoming)
+            for item in self._incoming:
+                future, account = item[2:]
+                if future not in self._unresolved:
+                    continue  # given up by a close
+                if future.set_running_or_notify_cancel():
+                    taken.append(item)
+                else:
+                    del self._unresolved[future]
+                    cancelled.append(account)
             self._incoming.clear()
+        if cancelled:
+            self._finished(cancelled)
         deadline = clock.now() + self._outlet.session.config.timeout
-        for event, delay, future, account in taken:
-            if future not in self._unresolved:
-                continue  # given up by a close meanwhile
-            if future.set_running_or_notify_cancel():
-                self._outbox.add(self._outlet.entry(event, (event, future), delay, deadline))
-            else:
-                with self._changed:
-                    self._unresolved.pop(future, None)
-                self._finished([account])
+        for event, delay, future, _ in taken:
+            self._outbox.add(self._outlet.entry(event, (event, future), delay, deadline))
 
     def _pause(self, seconds: float) -> None:
         with self._changed:
