@@ -1,0 +1,87 @@
+"""What the measurements share: events of a known size, a place on a real disk, and a table."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import statistics
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cloudevents_bridge import CloudEvent
+
+SIZE = 300
+"""Bytes of one event in the JSON format."""
+
+
+def make_event(number: int, size: int = SIZE) -> CloudEvent:
+    """An event that is `size` bytes long as JSON."""
+    fields: dict[str, Any] = {
+        "type": "com.example.order.created",
+        "source": "/bench",
+        "id": f"{number:012}",
+        "time": None,
+    }
+    bare = CloudEvent(**fields, data={"note": ""})
+    return CloudEvent(**fields, data={"note": "x" * (size - len(bare.to_json()))})
+
+
+def make_events(count: int, first: int = 0) -> list[CloudEvent]:
+    """That many events with different ids."""
+    pattern = make_event(0)
+    return [pattern.replace(id=f"{number:012}") for number in range(first, first + count)]
+
+
+@contextmanager
+def workdir() -> Iterator[Path]:
+    """A directory on the disk of the working directory: a temporary one is often in memory and flatters the rest."""
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as name:
+        yield Path(name)
+
+
+def machine() -> str:
+    """What the figures were taken on."""
+    return (
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.system()} "
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def median(values: Iterable[float]) -> float:
+    """The middle value."""
+    return statistics.median(values)
+
+
+def rate(value: float) -> str:
+    """Events per second, for people."""
+    return f"{value:,.0f}"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table that is also readable as it stands; all columns but the first and the last are figures."""
+    cells = [list(headings), *map(list, rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    last = len(headings) - 1
+
+    def line(row: Sequence[str]) -> str:
+        return (
+            "| "
+            + " | ".join(
+                cell.ljust(width) if column in (0, last) else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            + " |"
+        )
+
+    rule = (
+        "|"
+        + "|".join(
+            "-" * (width + 2) if column in (0, last) else "-" * (width + 1) + ":" for column, width in enumerate(widths)
+        )
+        + "|"
+    )
+    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])

@@ -1,0 +1,62 @@
+"""How long `import cloudevents_bridge` and `ceb --help` take."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from common import machine, median, table
+
+IMPORT = "import time; t = time.perf_counter(); import cloudevents_bridge; print(time.perf_counter() - t)"
+
+
+def import_time() -> float:
+    """Seconds, without those that the interpreter itself takes."""
+    return float(subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout)
+
+
+def wall_time(*arguments: str) -> float:
+    """Seconds for a whole process."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - began
+
+
+def main() -> int:
+    """Print the table; exit 1 where a median is over its target."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=20)
+    runs = parser.parse_args().runs
+    measured: dict[str, tuple[Callable[[], float], float]] = {
+        "import cloudevents_bridge": (import_time, 60.0),
+        "ceb --help": (lambda: wall_time("-m", "cloudevents_bridge", "--help"), 200.0),
+        "python -c pass": (lambda: wall_time("-c", "pass"), float("inf")),
+    }
+    times: dict[str, list[float]] = {name: [] for name in measured}
+    for number in range(runs + 1):
+        for name, (measure, _) in measured.items():
+            taken = measure()
+            if number:  # the first run fills the caches
+                times[name].append(taken * 1000)
+    rows = []
+    over = False
+    for name, (_, target) in measured.items():
+        over |= median(times[name]) > target
+        rows.append(
+            [
+                name,
+                f"{median(times[name]):.0f}",
+                f"{min(times[name]):.0f}",
+                f"under {target:.0f}" if target < 1e9 else "",
+            ]
+        )
+    print(f"{machine()}; {runs} runs, milliseconds\n")
+    print(table(["", "median", "best", "target"], rows))
+    return int(over)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
