@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from cloudevents_bridge import clock, driver
 from cloudevents_bridge.core.outbox import Entry, Outbox, Resolved
 from cloudevents_bridge.driver import Capability, Done, Fault, Outbound
-from cloudevents_bridge.errors import BridgeError, ErrorCode, InvalidArgumentError, PublishError
+from cloudevents_bridge.errors import BridgeError, ErrorCode, PublishError
 from cloudevents_bridge.event import CloudEvent
 from cloudevents_bridge.faults import place_name, to_error
 from cloudevents_bridge.session import Session
@@ -60,8 +60,9 @@ class Outlet:
         """The event, encoded. One that this broker cannot carry is an entry with a refusal."""
         try:
             attributes, body = self._encode(event)
-        except InvalidArgumentError as error:
-            fault = Fault(ErrorCode.INVALID_ARGUMENT, retryable=False, maybe_applied=False, message=str(error))
+        except Exception as error:  # noqa: BLE001 - the outcome of this event, not of the others
+            code = error.code if isinstance(error, BridgeError) else ErrorCode.INTERNAL
+            fault = Fault(code, retryable=False, maybe_applied=False, message=f"it cannot be encoded: {error}")
             refused = Outbound(b"", {}, event.partitionkey)
             return Entry(refused, 0, tag, deadline, refusal=fault, cause=error)
         members = event._members
