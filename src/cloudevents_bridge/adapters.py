@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from cloudevents_bridge.config.section import suggest
 from cloudevents_bridge.driver import Adapter, Url
 from cloudevents_bridge.errors import ConfigurationError
 
@@ -29,6 +28,8 @@ def load_adapter(scheme: str) -> Adapter:
 
     entries = {entry.value: entry for entry in entry_points(group=GROUP, name=scheme)}
     if not entries:
+        from cloudevents_bridge.config.section import suggest
+
         raise ConfigurationError(
             f"no adapter for {scheme}:// is installed; {suggest(scheme, installed())}; to get it: {_line(scheme)}"
         )
@@ -59,6 +60,8 @@ def check_options(adapter: Adapter, url: Url, options: Mapping[str, Any]) -> Non
     Raises:
         ConfigurationError: it names the key and lists the known ones.
     """
+    from cloudevents_bridge.config.section import suggest
+
     for key in url.query:
         if key not in adapter.query:
             raise ConfigurationError(f"{key!r} is no query key of {url.scheme}:// URLs; {suggest(key, adapter.query)}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cloudevents_bridge import driver
 from cloudevents_bridge.adapters import check_options, load_adapter
-from cloudevents_bridge.config import Settings, load
 from cloudevents_bridge.core.retry import Backoff
 from cloudevents_bridge.dead_letters import DeadLetters
 from cloudevents_bridge.driver import Capability
@@ -23,6 +22,9 @@ from cloudevents_bridge.session import DEFAULT_TIMEOUT, Closing, Declared, Opene
 from cloudevents_bridge.subscriber import Decoder, Subscriber
 from cloudevents_bridge.topics import RetryPolicy, Subscription, Topic, check_name
 from cloudevents_bridge.topology import Topology
+
+if TYPE_CHECKING:
+    from cloudevents_bridge.config import Settings
 
 TAIL_EXPIRES = 3600.0
 """Seconds unused after which a broker removes the subscription of a tail that was killed."""
@@ -59,6 +61,8 @@ def connect(
         ConfigurationError: if no broker is named, or a URL, profile, file or option is wrong.
         UnsupportedError: if the broker lacks a capability that is required or declared.
     """
+    from cloudevents_bridge.config import load  # a fifth of the whole import
+
     topics = tuple(topics)
     settings = load(url, profile=profile, config=config, topics=topics)
     return Broker(settings, requires=requires, create_missing=create_missing, retry=retry, timeout=timeout, **options)
@@ -240,7 +244,7 @@ class Broker(Closing):
         """A subscriber of everything published from now on, on a subscription that goes with it."""
         session = self._opener.get()
         session.require(Capability.TAIL, "create a subscription and receive from it")
-        name = f"ceb-tail-{secrets.token_hex(4)}"
+        name = f"ceb-tail-{os.urandom(4).hex()}"
         of = driver.Subscription(self._declared.topic(check_name("topic", topic)), name, expires=TAIL_EXPIRES)
         session.ensure(of.topic)
         session.call(f"tail topic {topic}", lambda _: session.apply([of]))

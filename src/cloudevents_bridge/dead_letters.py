@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -285,6 +284,8 @@ class _Replay:
 
 
 def _letter_id(subscription: str, event: CloudEvent | None, body: bytes) -> str:
+    import hashlib  # slow to import, and rarely needed
+
     told = body if event is None else f"{event.source} {event.id}".encode()
     return hashlib.sha256(subscription.encode() + b"\0" + told).hexdigest()[:16]
 
