@@ -175,6 +175,7 @@ class AwkwardPublisher:
         m = manners
         self.traits = SendTraits(m.batch_count, m.batch_bytes, m.message_bytes, keys="one_each", sends=4)
         self._inner = Publisher(store, to)
+        self._ordered = isinstance(to, Topic) and to.ordered
         self._chance = chance
 
     def size(self, message: Outbound) -> int:
@@ -206,7 +207,7 @@ class AwkwardPublisher:
     def _check(self, batch: Sequence[Outbound]) -> None:
         if not 0 < len(batch) <= self.traits.batch_count:
             raise RefusedError(f"a batch of {len(batch)}, and it takes 1 to {self.traits.batch_count}")
-        keys = [message.key for message in batch if message.key is not None]
+        keys = [message.key for message in batch if self._ordered and message.key is not None]
         if len(set(keys)) < len(keys):
             raise RefusedError("a batch with an ordering key twice")
         if any(message.delay for message in batch):
