@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from cloudevents_bridge.bindings import Wire
 from cloudevents_bridge.brokers.sqlite import errors
@@ -33,10 +32,9 @@ class Connection:
 
     @cached_property
     def wire(self) -> Wire:
-        from cloudevents_bridge import bindings
+        from cloudevents_bridge.bindings import STRUCTURED
 
-        wire: Wire = getattr(bindings, "STRUCTURED")  # noqa: B009
-        return wire
+        return STRUCTURED
 
     def open_publisher(self, to: Topic | Subscription | DeadLetters) -> Publisher:
         check(to)
@@ -78,7 +76,7 @@ def _path(url: Url) -> Path:
             f"{url.text} has a host, {url.authority!r}: write sqlite:///{url.authority}{url.path} for a file in the "
             "working directory, or sqlite:////absolute/path.db"
         )
-    text = unquote(url.path.removeprefix("/"))
+    text = url.path.removeprefix("/")
     if not text or text.endswith("/") or "\0" in text:
         raise ConfigurationError(
             f"{url.text} names no file: write sqlite:///events.db for a file in the working directory, "

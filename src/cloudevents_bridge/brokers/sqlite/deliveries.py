@@ -76,10 +76,6 @@ INSERT INTO deliveries (place, event, due, serial, attempts, reason)
 SELECT -place, event, ?3, 0, 0, ?4 FROM deliveries
 WHERE place = ?1 AND event IN (SELECT value FROM json_each(?2))
 """
-_KEEP_BURIED = """
-UPDATE deliveries SET due = ?3, serial = serial + 1, reason = ?4
-WHERE place = ?1 AND event IN (SELECT value FROM json_each(?2))
-"""
 _FORGET = """
 DELETE FROM events WHERE id IN (SELECT value FROM json_each(?1)) AND NOT EXISTS (
     SELECT 1 FROM deliveries d WHERE d.event = events.id AND d.place IN (
@@ -198,8 +194,6 @@ def settle(
         db.execute(_NACK, (place, these, now + seconds))
     elif verb == "release":
         db.execute(_RELEASE, (place, these, now))
-    elif place < 0:
-        db.execute(_KEEP_BURIED, (place, these, now, reason))
     else:
         db.execute(_BURY, (place, these, now, reason))
         remove(db, place, events, keys, now)

@@ -30,18 +30,15 @@ from cloudevents_bridge.driver import (
 )
 from cloudevents_bridge.errors import BridgeError, ErrorCode
 
-_TRAITS = ReceiveTraits(
-    batch_count=1000,
-    settle_count=5000,
-    receives=1,
-    wait=(0.0, 3600.0),
-    stop_within=0.1,
-    nack_delay=1_209_600.0,
-    lease_total=math.inf,
-    removes_after=None,
-    settle="each",
-    free_release=True,
-    dead=True,
+_BATCH = 1000
+_NO_DEAD = Fault(
+    ErrorCode.FAILED_PRECONDITION,
+    retryable=False,
+    maybe_applied=False,
+    message="a dead letter cannot be dead-lettered: ack it, or publish it to its subscription",
+)
+_LOST = Fault(
+    ErrorCode.LEASE_LOST, retryable=False, maybe_applied=False, message="its lease is over, or it was settled before"
 )
 _SWEEP_AFTER = 500
 _USUAL = MappingProxyType(dict(USUAL))
@@ -68,9 +65,20 @@ class Handle(NamedTuple):
 class Subscriber:
     """Receives from one place. Threads share it; it has none of its own."""
 
-    traits = _TRAITS
-
     def __init__(self, store: Store, of: Subscription | DeadLetters) -> None:
+        self.traits = ReceiveTraits(
+            batch_count=_BATCH,
+            settle_count=5 * _BATCH,
+            receives=1,
+            wait=(0.0, 3600.0),
+            stop_within=0.1,
+            nack_delay=1_209_600.0,
+            lease_total=math.inf,
+            removes_after=None,
+            settle="each",
+            free_release=True,
+            dead=not isinstance(of, DeadLetters),
+        )
         self._store = store
         self._of = of
         self._subscription = of.of if isinstance(of, DeadLetters) else of
@@ -86,7 +94,7 @@ class Subscriber:
             version = self._store.watch.version
             rest = self._rest()
             if rest <= 0.0:
-                messages = self._take(min(max_messages, _TRAITS.batch_count))
+                messages = self._take(min(max_messages, _BATCH))
                 if messages:
                     return Received(messages)
                 continue
@@ -103,6 +111,8 @@ class Subscriber:
     ) -> Sequence[Done | Fault]:
         if self._closed:
             raise self._store.fail(ErrorCode.CLOSED, f"this subscriber of {self._store.url} is closed")
+        if verb == "dead" and not self.traits.dead:
+            return [_NO_DEAD] * len(messages)
         leases: dict[tuple[int, int], dict[int, str | None]] = {}
         for each in messages:
             handle: Handle = each.handle
@@ -120,12 +130,12 @@ class Subscriber:
             self._tidy(db, now, kept if verb in ("ack", "dead") else ())
         if verb != "ack" or any(each.key is not None for each in messages):
             self._store.watch.notify()
-        done, lost = Done(lease=seconds if verb == "extend" else 0.0), self._lost()
+        done = Done(lease=seconds if verb == "extend" else 0.0)
         outcomes: list[Done | Fault] = []
         for each in messages:
             if verb != "extend":
                 self._out.pop(each.handle, None)
-            outcomes.append(done if each.handle in kept else lost)
+            outcomes.append(done if each.handle in kept else _LOST)
             if verb != "extend":
                 kept.discard(each.handle)
         return outcomes
@@ -201,16 +211,6 @@ class Subscriber:
                 sweep(db, topic, max(STEP, 2 * self._finished))
                 self._finished = 0
         tend(db, self._store, now, len(finished))
-
-    def _lost(self) -> Fault:
-        return Fault(
-            ErrorCode.LEASE_LOST,
-            False,
-            False,
-            None,
-            f"the lease of this delivery from {self._subscription.topic.name}/{self._subscription.name} on "
-            f"{self._store.url} is over, or it was settled before: its event may be delivered again",
-        )
 
 
 def _attributes(taken: Taken) -> Mapping[str, str]:

@@ -9,10 +9,10 @@ from cloudevents_bridge.brokers.sqlite.places import find_place, find_topic
 from cloudevents_bridge.brokers.sqlite.store import SETUP, Store
 from cloudevents_bridge.brokers.sqlite.sweep import empty, purge
 from cloudevents_bridge.driver import Change, DeadLetters, Subscription, Topic
-from cloudevents_bridge.errors import ConfigurationError, ErrorCode, NotFoundError
+from cloudevents_bridge.errors import BridgeError, ConfigurationError, ErrorCode, NotFoundError
+from cloudevents_bridge.faults import place_name
 
 _PURGE = 5000
-_TOPIC_SETTINGS = ("ordered", "deduplication")
 _SUBSCRIPTION_SETTINGS = ("lease", "max_attempts", "retention", "expires")
 
 
@@ -63,6 +63,12 @@ class Topology:
         named: set[str] = set()
         for place in wanted:
             check(place)
+            if isinstance(place, Subscription) and place.filter is not None:
+                raise self._store.fail(
+                    ErrorCode.UNSUPPORTED,
+                    f"{self._store.url} has no filters: leave out the filter of {place_name(place)}, "
+                    "and let a handler pass over what it does not want",
+                )
             topic = place if isinstance(place, Topic) else place.topic
             if topic.name not in named and (isinstance(place, Topic) or topic not in wanted):
                 named.add(topic.name)
@@ -75,11 +81,7 @@ class Topology:
     def apply(self, changes: Sequence[Change]) -> None:
         for each in changes:
             if each.conflict:
-                raise self._store.fail(
-                    ErrorCode.FAILED_PRECONDITION,
-                    f"{_name(each.place)} on {self._store.url} has {each.setting} {each.have}, wanted is {each.want}: "
-                    "this cannot be changed; delete it first, or change the declaration",
-                )
+                raise self._conflict(each)
         with self._store.write(SETUP, durable=True, create=True) as db:
             for each in changes:
                 self._make(db, each)
@@ -162,10 +164,16 @@ class Topology:
         if change.setting == "deduplication":
             db.execute("UPDATE topics SET deduplication = ? WHERE name = ?", (deduplication(topic), topic.name))
             return
-        values = (topic.name, topic.ordered, deduplication(topic))
-        sql = "INSERT INTO topics (name, ordered, deduplication) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING"
-        if db.execute(sql, values).rowcount:
-            db.execute("UPDATE topics SET last = id << 40, swept = id << 40 WHERE name = ?", (topic.name,))
+        row = db.execute("SELECT ordered FROM topics WHERE name = ?", (topic.name,)).fetchone()
+        if row is not None:
+            if bool(row[0]) != topic.ordered:
+                raise self._conflict(Change(topic, "ordered", _text(bool(row[0])), _text(topic.ordered)))
+            return
+        db.execute(
+            "INSERT INTO topics (name, ordered, deduplication) VALUES (?, ?, ?)",
+            (topic.name, topic.ordered, deduplication(topic)),
+        )
+        db.execute("UPDATE topics SET last = id << 40, swept = id << 40 WHERE name = ?", (topic.name,))
 
     def _make_subscription(self, db: sqlite3.Connection, subscription: Subscription, change: Change) -> None:
         topic = find_topic(db, self._store, subscription.topic)
@@ -177,7 +185,8 @@ class Topology:
             return
         db.execute(
             "INSERT INTO subscriptions (topic, name, cursor, lease, max_attempts, retention, expires, used) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic, name) DO NOTHING",
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic, name) DO UPDATE SET lease = excluded.lease, "
+            "max_attempts = excluded.max_attempts, retention = excluded.retention, expires = excluded.expires",
             (
                 topic.id,
                 subscription.name,
@@ -188,6 +197,13 @@ class Topology:
                 subscription.expires,
                 self._store.now(),
             ),
+        )
+
+    def _conflict(self, change: Change) -> BridgeError:
+        return self._store.fail(
+            ErrorCode.FAILED_PRECONDITION,
+            f"{place_name(change.place)} on {self._store.url} has {change.setting} {change.have}, and {change.want} is "
+            "wanted: this cannot be changed; delete it first, or declare it as it is",
         )
 
     def _unname(self, db: sqlite3.Connection, place: Topic | Subscription | DeadLetters) -> int | None:
@@ -206,11 +222,8 @@ class Topology:
 
 
 def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
-
-
-def _name(place: Topic | Subscription | DeadLetters) -> str:
-    if isinstance(place, Topic):
-        return f"topic {place.name}"
-    subscription = place.of if isinstance(place, DeadLetters) else place
-    return f"subscription {subscription.topic.name}/{subscription.name}"
+    if value is None:
+        return "never"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
