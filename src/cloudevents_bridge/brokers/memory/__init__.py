@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from cloudevents_bridge.brokers.memory.clock import Clock, RealClock, VirtualClock
+from cloudevents_bridge.brokers.memory.clock import Clock, Pause, RealClock, VirtualClock
 from cloudevents_bridge.brokers.memory.drivers import MemoryConnection, Publisher, Subscriber, size
 from cloudevents_bridge.brokers.memory.feed import Entry
 from cloudevents_bridge.brokers.memory.store import ClosedError, Store, TroubleError, classify
@@ -30,6 +30,7 @@ __all__ = [
     "Store",
     "Entry",
     "Clock",
+    "Pause",
     "RealClock",
     "VirtualClock",
     "ClosedError",

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cloudevents_bridge import clock as real
+
+
+class Pause(NamedTuple):
+    """What a receive waits for.
+
+    Attributes:
+        end: of its wait.
+        expires: the same, on the machine's clock.
+        due: the next lease or delay of the place to end.
+        delay: the next delay of the place to end, where the clock may jump to it.
+    """
+
+    end: float
+    expires: float
+    due: float | None
+    delay: float | None
 
 
 class Clock(Protocol):
@@ -18,11 +34,8 @@ class Clock(Protocol):
     jumps: bool
 
     def now(self) -> float: ...
-    def wait(self, condition: threading.Condition, *, end: float, due: float | None, delay: float | None) -> bool:
-        """Wait for a notice, for `due` (the next lease or delay of the place) or for `end`, whichever comes first.
-
-        `delay` is the next delay, where the clock may jump to it. False: the wait is over, whatever `now` says.
-        """
+    def wait(self, condition: threading.Condition, pause: Pause) -> bool:
+        """Wait for a notice or for the end of the pause. False: the wait is over, whatever `now` says."""
 
 
 class RealClock:
@@ -33,8 +46,8 @@ class RealClock:
     def now(self) -> float:
         return real.now()
 
-    def wait(self, condition: threading.Condition, *, end: float, due: float | None, delay: float | None) -> bool:
-        left = (end if due is None else min(end, due)) - real.now()
+    def wait(self, condition: threading.Condition, pause: Pause) -> bool:
+        left = (pause.end if pause.due is None else min(pause.end, pause.due)) - real.now()
         if left > 0:
             condition.wait(min(left, threading.TIMEOUT_MAX))
         return True
@@ -62,9 +75,10 @@ class VirtualClock:
         with self._moved:
             self._now += max(seconds, 0.0)
 
-    def wait(self, condition: threading.Condition, *, end: float, due: float | None, delay: float | None) -> bool:
-        if delay is not None and delay <= end:
+    def wait(self, condition: threading.Condition, pause: Pause) -> bool:
+        if pause.delay is not None and pause.delay <= pause.end:
             with self._moved:
-                self._now = max(self._now, delay)
+                self._now = max(self._now, pause.delay)
             return True
-        return condition.wait(min(max(end - self._now, 0.0), threading.TIMEOUT_MAX))
+        left = pause.expires - real.now()
+        return left > 0 and condition.wait(min(left, threading.TIMEOUT_MAX))

@@ -8,7 +8,9 @@ from functools import cached_property
 from typing import TypeVar
 from weakref import WeakSet
 
+from cloudevents_bridge import clock as real
 from cloudevents_bridge.bindings import Wire
+from cloudevents_bridge.brokers.memory.clock import Pause
 from cloudevents_bridge.brokers.memory.feed import Entry, Feed
 from cloudevents_bridge.brokers.memory.store import (
     ClosedError,
@@ -120,14 +122,14 @@ class Subscriber:
             lost = _trouble(store, "receive", self._of)
             feed = store.feed(self._of)
             now = clock.now()
-            end = now + wait
+            end, expires = now + wait, real.now() + wait
             waiting = True
             while True:
                 feed.used = now
                 taken = [] if self._cut() else feed.take(max_messages, now, self._holder)
                 if taken or self._cut() or now >= end or not waiting:
                     break
-                waiting = self._wait(feed, end)
+                waiting = self._wait(feed, end, expires)
                 self._check()
                 if feed.gone:
                     raise MissingError(f"{place_name(self._of)} was deleted from {store.url}")
@@ -177,12 +179,12 @@ class Subscriber:
             with suppress(MissingError):
                 store.feed(self._of).reclaim(self._holds, store.clock.now(), free=True)
 
-    def _wait(self, feed: Feed, end: float) -> bool:
+    def _wait(self, feed: Feed, end: float, expires: float) -> bool:
         clock = self._store.clock
         delay = feed.next_delay() if clock.jumps and self._store.idle() else None
         feed.waiters += 1
         try:
-            waiting = clock.wait(feed.changed, end=end, due=feed.next_due(), delay=delay)
+            waiting = clock.wait(feed.changed, Pause(end, expires, feed.next_due(), delay))
         finally:
             feed.waiters -= 1
         if delay is not None and clock.now() >= delay:
