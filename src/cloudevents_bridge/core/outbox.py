@@ -116,7 +116,7 @@ class Outbox:
         self._tie = count()
         self._finished: list[Resolved] = []
         self._earliest = float("inf")
-        self._keyed_turn = True
+        self._keyed_turn = False
         self.unresolved = 0
 
     def add(self, entry: Entry) -> None:
@@ -144,12 +144,18 @@ class Outbox:
         self._expire(now)
         self._wake(now)
         batch = _Batch(self._traits)
-        one_key = self._traits.keys == "one_key"
-        if self._free and not (one_key and self._ready and self._keyed_turn):
-            batch.fill(self._free, self._traits.batch_count)
-        self._keyed_turn = not self._keyed_turn
-        if one_key and batch.entries:
-            return batch.entries
+        self._keyed_turn = not self._keyed_turn  # so that neither starves where more comes than goes
+        fills = (self._fill_keyed, self._fill_free) if self._keyed_turn else (self._fill_free, self._fill_keyed)
+        for fill in fills:
+            if not batch.full and not (batch.entries and self._traits.keys == "one_key"):
+                fill(batch)
+        return batch.entries or None
+
+    def _fill_free(self, batch: _Batch) -> None:
+        batch.fill(self._free, self._traits.batch_count)
+
+    def _fill_keyed(self, batch: _Batch) -> None:
+        of_each = 1 if self._traits.keys == "one_each" else self._traits.batch_count
         while self._ready and not batch.full:
             key = self._ready[0]
             lane = self._lanes[key]
@@ -159,13 +165,13 @@ class Outbox:
                 self._fail_lane(key, lane, refusal)
                 continue
             before = len(batch.entries)
-            batch.fill(lane.entries, 1 if self._traits.keys == "one_each" else self._traits.batch_count)
-            if len(batch.entries) > before:
-                self._ready.popleft()
-                lane.busy = True
-                if one_key:
-                    break
-        return batch.entries or None
+            batch.fill(lane.entries, of_each)
+            if len(batch.entries) == before:
+                return
+            self._ready.popleft()
+            lane.busy = True
+            if self._traits.keys == "one_key":
+                return
 
     def wake_at(self) -> float | None:
         """When the next retry is due, on the shell's clock; None: no retry waits."""
@@ -182,17 +188,18 @@ class Outbox:
                 self._resolve(entry, outcome)
                 continue
             key = self._key(entry)
+            self._earliest = min(self._earliest, entry.deadline)
+            entry.maybe_applied = entry.maybe_applied or outcome.maybe_applied
             pause: float | None
             if too_large:
                 entry.most, pause = len(batch) // 2, 0.0
             else:
-                entry.maybe_applied = entry.maybe_applied or outcome.maybe_applied
                 pause = self._backoff(entry.attempt, outcome.retry_after) if outcome.retryable else None
                 entry.attempt += 1
             if key is not None and key in failed:
                 self._resolve(entry, NOT_SENT)
             elif pause is None or now + pause >= entry.deadline:
-                self._resolve(entry, outcome)
+                self._resolve(entry, _TOO_LATE if too_large else outcome)
                 if key is not None:
                     failed.add(key)
             elif key is None:
@@ -203,12 +210,13 @@ class Outbox:
             else:
                 pauses[key] = max(pause, pauses.get(key, 0.0))
                 back.append(entry)
+        for key in failed:  # what was added behind it; what goes back is before it, and is tried again
+            self._fail_entries(self._lanes[key], NOT_SENT)
         for entry in reversed(back):
             key = self._key(entry)
-            self._earliest = min(self._earliest, entry.deadline)
             (self._free if key is None else self._lanes[key].entries).appendleft(entry)
         for key in {key: None for key in map(self._key, batch) if key is not None}:
-            self._after_send(key, failed=key in failed, pause=pauses.get(key, 0.0), now=now)
+            self._after_send(key, pauses.get(key, 0.0), now)
 
     def abandon(self) -> None:
         """Give up everything that waits. What is in flight is left to its send."""
@@ -239,11 +247,9 @@ class Outbox:
                 lane.busy = False
                 self._ready.append(key)
 
-    def _after_send(self, key: str, *, failed: bool, pause: float, now: float) -> None:
+    def _after_send(self, key: str, pause: float, now: float) -> None:
         lane = self._lanes[key]
-        if failed:
-            self._fail_lane(key, lane, NOT_SENT)
-        elif not lane.entries:
+        if not lane.entries:
             del self._lanes[key]
         elif pause:
             self._retry_later(lane.entries[0], now + pause)
@@ -266,23 +272,20 @@ class Outbox:
             return
         self._free = deque(self._keep(self._free, now))
         keyless = self._keep((e for _, _, e in self._retries if self._key(e) is None), now)
+        pausing = {id(entry) for _, _, entry in self._retries}
         for key, lane in list(self._lanes.items()):
             if not lane.entries or lane.entries[0].deadline > now:
                 continue
-            if lane.busy and not self._waits(lane):
+            if lane.busy and id(lane.entries[0]) not in pausing:
                 self._fail_entries(lane, _TOO_LATE)
             else:
-                if not lane.busy:
-                    self._ready.remove(key)
                 self._fail_lane(key, lane, _TOO_LATE)
+        self._ready = deque(key for key in self._ready if key in self._lanes)
         kept = {id(entry) for entry in keyless}
         self._retries = [r for r in self._retries if id(r[2]) in kept or self._key(r[2]) in self._lanes]
         heapq.heapify(self._retries)
         waiting = [*self._free, *keyless, *(e for lane in self._lanes.values() for e in lane.entries)]
         self._earliest = min((entry.deadline for entry in waiting), default=float("inf"))
-
-    def _waits(self, lane: _Lane) -> bool:
-        return any(entry is lane.entries[0] for _, _, entry in self._retries)
 
     def _keep(self, entries: Iterable[Entry], now: float) -> list[Entry]:
         kept = []
