@@ -15,7 +15,8 @@ from multiprocessing.connection import Connection
 from pickle import PicklingError
 from typing import Any, NamedTuple, cast
 
-from cloudevents_bridge import Broker, CloudEvent, Publisher, connect
+from cloudevents_bridge import Broker, CloudEvent, Publisher, Topic, connect
+from cloudevents_bridge_contract.crossing import packed, unpacked
 
 
 class _Ref(NamedTuple):
@@ -57,9 +58,9 @@ class Elsewhere:
         finally:
             self.close()
 
-    def connect(self, url: str, **options: Any) -> Broker:
+    def connect(self, url: str, *, topics: Iterable[Topic] = (), **options: Any) -> Broker:
         """`connect` in the other process."""
-        ref = self.call(None, "connect", (url,), options).result()
+        ref = self.call(None, "connect", (url, packed(topics)), options).result()
         return cast(Broker, _RemoteBroker(self, ref))
 
     def call(self, target: _Ref | None, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Future[Any]:
@@ -144,6 +145,10 @@ class _RemotePublisher(_Remote):
         self._call("flush", **options)
 
 
+def _connect(url: str, topics: list[dict[str, Any]], **options: Any) -> Broker:
+    return connect(url, topics=unpacked(topics), **options)
+
+
 class _Server:
     """The other side: does the calls, each in a thread; submits in their order."""
 
@@ -179,7 +184,7 @@ class _Server:
             self._answer(call, None, error)
 
     def _method(self, call: _Call) -> Any:
-        return connect if call.target is None else getattr(self._objects[call.target.number], call.method)
+        return _connect if call.target is None else getattr(self._objects[call.target.number], call.method)
 
     def _answer(self, call: _Call, value: Any, error: BaseException | None) -> None:
         with self._sending:

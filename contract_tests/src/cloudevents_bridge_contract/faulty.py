@@ -116,6 +116,9 @@ class Shim:
     def delete(self, inner: TopologyDriver, place: To) -> None:
         inner.delete(place)
 
+    def close(self, inner: Connection) -> None:
+        inner.close()
+
 
 _shims: dict[str, Callable[[], Shim]] = {}
 
@@ -259,7 +262,7 @@ class _Connection:
         self._inner.ping(timeout=timeout)
 
     def close(self) -> None:
-        self._inner.close()
+        self._shim.close(self._inner)
 
 
 def refused(code: ErrorCode, message: str = "", *, retryable: bool = False) -> Fault:

@@ -13,11 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from cloudevents_bridge import BridgeError, Broker, CloudEvent, Topic, connect
+from cloudevents_bridge_contract.crossing import packed, unpacked
 
 
 class Task(NamedTuple):
@@ -25,9 +26,17 @@ class Task(NamedTuple):
 
     url: str
     options: dict[str, Any]
-    topic: Topic
+    topics: list[dict[str, Any]]
     events: list[CloudEvent]
     settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, url: str, options: Mapping[str, Any], topic: Topic, events: list[CloudEvent], settings: Any) -> Task:
+        return cls(url, dict(options), packed([topic]), events, settings)
+
+    @property
+    def topic(self) -> Topic:
+        return unpacked(self.topics)[0]
 
     def connect(self) -> Broker:
         return connect(self.url, topics=[self.topic], **self.options)

@@ -19,6 +19,10 @@ from cloudevents_bridge_contract.rig import NativeMessage, Rig
 _STRUCTURED = {"content-type": "application/cloudevents+json"}
 
 
+def _compact(form: object) -> bytes:
+    return json.dumps(form, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 class EmbeddedRig(Rig):
     """What the brokers in core have in common: deduplication where a topic asks for it, and their wire form."""
 
@@ -34,13 +38,13 @@ class EmbeddedRig(Rig):
             form |= {"data_base64": base64.b64encode(event.data).decode()}
         else:
             form |= {"datacontenttype": "application/json", "data": event.data}
-        return NativeMessage(json.dumps(form, ensure_ascii=False).encode(), _STRUCTURED)
+        return NativeMessage(_compact(form), _STRUCTURED)
 
     def binary_form(self, event: CloudEvent) -> NativeMessage:
         attributes = {"ce-specversion": "1.0", "ce-id": event.id, "ce-source": event.source, "ce-type": event.type}
         named = (("subject", event.subject), *event.extensions.items())
         attributes |= {f"ce-{name}": str(value) for name, value in named if value}
-        return NativeMessage(json.dumps(event.data).encode(), {**attributes, "content-type": "application/json"})
+        return NativeMessage(_compact(event.data), {**attributes, "content-type": "application/json"})
 
 
 class MemoryRig(EmbeddedRig):
@@ -75,7 +79,7 @@ class SqliteRig(EmbeddedRig):
         folder = Path(tempfile.mkdtemp(prefix="ceb-contract-"))
         self.file = folder / "events.db"
         try:
-            yield f"sqlite://{self.file}"
+            yield f"sqlite:///{self.file}"
         finally:
             shutil.rmtree(folder)
 

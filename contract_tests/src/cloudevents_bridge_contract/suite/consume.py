@@ -138,7 +138,8 @@ class ConsumeCases:
         subscriber = broker.subscriber(topic.name, "missing-one")
         with pytest.raises(NotFoundError) as caught:
             subscriber.receive(wait=1)
-        assert f"{topic.name}/missing-one" in str(caught.value)
+        assert topic.name in str(caught.value)
+        assert "missing-one" in str(caught.value)
         subscriber.close()
         nowhere = broker.subscriber(bench.name("none"), "alpha")
         with pytest.raises(NotFoundError):
@@ -164,7 +165,7 @@ class ConsumeCases:
             if raw.body == b"order none":
                 raise ValueError("an order has a number")
             return CloudEvent(
-                type="com.example.contract", source=bench.source, id=raw.body.decode(), data=raw.body.decode()
+                type="com.example.contract", source=bench.source, id=raw.body.decode(), time=None, data={"raw": 1}
             )
 
         topic = bench.topic()

@@ -151,7 +151,7 @@ class EnvelopeCases:
         event = bench.own(CloudEvent(type="com.example.contract", source=bench.source, id=f"{bench.mark}-0"))
         assert _through(bench, event).data_bytes is None
 
-    @pytest.mark.parametrize("data", [b"", bytes(range(256)), b"\x00", b"\xff\xfe\xfd", b'{"a":1}'], ids=repr)
+    @pytest.mark.parametrize("data", [b"", bytes(range(256)), b"\x00", b"\xff\xfe\xfd", b'{"a":1}'], ids=range(5))
     def test_bytes_data(self, bench: Bench, data: bytes) -> None:
         back = _through(bench, bench.event(data=data))
         assert back.data_bytes == data
@@ -200,9 +200,9 @@ class EnvelopeCases:
     @pytest.mark.parametrize("form", ["structured", "binary"])
     def test_both_forms_are_read(self, bench: Bench, form: str) -> None:
         topic = bench.topic()
-        event = bench.event(subject="a/b", extensions={"myextension": "x"}, data={"a": "\u00fc"})
+        event = bench.event(time=None, subject="a/b", extensions={"myextension": "x"}, data={"a": "\u00fc"})
         if form == "structured":
-            attributes, body = {"content-type": "application/cloudevents+json"}, json.dumps(_structured(event)).encode()
+            attributes, body = {"content-type": "application/cloudevents+json"}, _compact(_structured(event))
         else:
             native = bench.rig.binary_form(event)
             attributes, body = dict(native.attributes), native.body
@@ -211,7 +211,7 @@ class EnvelopeCases:
 
     def test_native_message_has_the_documented_form(self, bench: Bench) -> None:
         topic = bench.topic()
-        event = bench.event(subject="a/b", extensions={"myextension": "x", "sampledrate": 3}, data={"a": [1, "\u00fc"]})
+        event = bench.event(time=None, subject="a/b", extensions={"myextension": "x", "sampledrate": 3}, data={"a": [1, "\u00fc"]})
         wanted = bench.rig.native_form(event)
         bench.publish(topic, event)
         found = bench.rig.native_receive(bench.url, topic)
@@ -223,7 +223,7 @@ class EnvelopeCases:
 
     def test_native_message_in_the_documented_form_is_read(self, bench: Bench) -> None:
         topic = bench.topic()
-        event = bench.event(subject="a/b", extensions={"myextension": "x", "sampledrate": 3}, data={"a": [1, "\u00fc"]})
+        event = bench.event(time=None, subject="a/b", extensions={"myextension": "x", "sampledrate": 3}, data={"a": [1, "\u00fc"]})
         bench.rig.native_send(bench.url, topic, bench.rig.native_form(event))
         bench.one(bench.subscriber(topic), event).ack()
 
@@ -235,6 +235,11 @@ def _through(bench: Bench, event: CloudEvent) -> CloudEvent:
     delivery = bench.one(bench.subscriber(topic), event)
     delivery.ack()
     return delivery.event
+
+
+def _compact(form: object) -> bytes:
+    """As every writer here spells JSON: equal data is equal bytes."""
+    return json.dumps(form, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _structured(event: CloudEvent) -> dict[str, Any]:

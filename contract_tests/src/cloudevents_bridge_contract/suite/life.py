@@ -46,7 +46,7 @@ class LifeCases:
             assert _threads() <= before, "an unused connection has threads"
 
     def test_ping(self, bench: Bench) -> None:
-        broker = bench.broker()
+        broker = bench.broker(bench.topic())
         broker.ping()
         broker.close()
         with pytest.raises(ClosedError):
@@ -191,6 +191,15 @@ class LifeCases:
         several = pickle.loads(pickle.dumps(many.value))
         assert [(e.id, error.code) for e, error in several.failed] == [(e.id, ErrorCode.NOT_FOUND) for e in events]
 
+    @pytest.mark.parametrize("data", [None, {"a": 1}, b"\x00\xff", b"", "text"], ids=range(5))
+    def test_events_cross_processes(self, bench: Bench, data: object) -> None:
+        event = bench.event(data=data, extensions={"n": 7}, datacontenttype="text/plain" if data == "text" else None)
+        copy = pickle.loads(pickle.dumps(event))
+        assert (copy, copy.data, copy.data_bytes) == (event, event.data, event.data_bytes)
+        topic = bench.topic()
+        bench.publish(topic, copy)
+        bench.one(bench.subscriber(topic), event).ack()
+
     def test_consumer_that_is_killed_loses_nothing(self, bench: Bench) -> None:
         topic = bench.topic(lease=max(1.0, bench.lease))
         bench.publish(topic, *(events := bench.events(10)))
@@ -236,7 +245,7 @@ def start_program(
 ) -> AbstractContextManager[Program]:
     if not bench.rig.crosses_processes:
         raise NotRun("the broker lives in one process")
-    return Program.started(name, Task(bench.url, dict(bench.rig.options), topic, events or [], settings))
+    return Program.started(name, Task.of(bench.url, bench.rig.options, topic, events or [], settings))
 
 
 def _threads() -> set[threading.Thread]:

@@ -1,0 +1,70 @@
+"""The suite's own test: each broken driver fails the case named for it, which passes without the fault."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from cloudevents_bridge_contract import ContractSuite
+from cloudevents_bridge_contract.bench import Bench, Running
+from cloudevents_bridge_contract.broken import BROKEN
+from cloudevents_bridge_contract.faulty import Shim, register, through
+from cloudevents_bridge_contract.rigs import EmbeddedRig
+
+register("honest", Shim)
+
+
+class BrokenRig(EmbeddedRig):
+    """A driver behind a shim, over the broker in memory."""
+
+    crosses_processes = False
+    patience = 1.5
+
+    def __init__(self, driver: str) -> None:
+        self.name = driver
+
+    @contextmanager
+    def start(self) -> Iterator[str]:
+        yield through(self.name, f"memory://broken-{uuid.uuid4().hex[:12]}")
+
+
+def _run(case: str, rig: BrokenRig, request: pytest.FixtureRequest) -> None:
+    """Run one case, without its class."""
+    name, _, parameters = case.partition(".")[2].partition("[")
+    function = getattr(ContractSuite, f"test_{name}")
+    values: dict[str, Any] = {}
+    for mark in getattr(function, "pytestmark", ()):
+        if mark.name == "parametrize":
+            values[mark.args[0]] = _value(mark, parameters.rstrip("]"))
+    for fixture in ("tmp_path", "monkeypatch"):
+        if fixture in function.__code__.co_varnames[: function.__code__.co_argcount]:
+            values[fixture] = request.getfixturevalue(fixture)
+    with Running.started(rig) as running, Bench(running) as bench:
+        function(ContractSuite(), bench, **values)
+
+
+def _value(mark: pytest.Mark, chosen: str) -> object:
+    listed = list(mark.args[1])
+    ids = list(map(str, mark.kwargs.get("ids", listed)))
+    return listed[ids.index(chosen)]
+
+
+@pytest.mark.parametrize("driver", BROKEN)
+def test_broken_driver_is_caught(driver: str, request: pytest.FixtureRequest) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        _run(BROKEN[driver].caught_by, BrokenRig(driver), request)
+
+
+@pytest.mark.parametrize("case", sorted({kind.caught_by for kind in BROKEN.values()} - {"consume.filter"}))  # memory has none
+def test_case_passes_without_the_fault(case: str, request: pytest.FixtureRequest) -> None:
+    _run(case, BrokenRig("honest"), request)
+
+
+def test_there_are_enough() -> None:
+    assert len(BROKEN) >= 15
+    groups = {kind.caught_by.partition(".")[0] for kind in BROKEN.values()}
+    assert groups == {"publish", "envelope", "consume", "settle", "order", "topology", "life", "traps"}
