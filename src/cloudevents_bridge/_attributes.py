@@ -12,15 +12,17 @@ import binascii
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn, TypeAlias
+from typing import Annotated, Any, Literal, NoReturn, TypeAlias
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from cloudevents_bridge._media import media_type
 from cloudevents_bridge.errors import InvalidArgumentError
 
 Value: TypeAlias = bool | int | str | bytes | datetime
+
+Filled: TypeAlias = Annotated[str, Meta(min_length=1)]
 
 NO_DATA = Raw()
 
@@ -28,19 +30,20 @@ NO_DATA = Raw()
 class Members(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """The members of an event in JSON format, as msgspec reads and writes them: attributes as they stand on the wire.
 
-    `data` is there for a JSON value only. The three extensions that many events carry are fields, so that reading such
-    an event is one call.
+    `data` is there for a JSON value only. `time` is the string that was read, which may hold more than a datetime can,
+    or a datetime in UTC. The three extensions that many events carry are fields, so that reading such an event is one
+    call.
     """
 
-    specversion: str
-    id: str
+    specversion: Literal["1.0"]
+    id: Filled
     source: str
     type: str
-    subject: str | None = None
-    time: str | None = None
+    subject: Filled | None = None
+    time: Any = None
     datacontenttype: str | None = None
     dataschema: str | None = None
-    partitionkey: str | None = None
+    partitionkey: Filled | None = None
     traceparent: str | None = None
     tracestate: str | None = None
     data: Raw = NO_DATA
@@ -116,23 +119,22 @@ def check_filled(name: str, value: object) -> str:
 
 
 _MOST_REMEMBERED = 1024
-good_types: set[str] = set()
-good_sources: set[str] = set()
-good_schemas: set[str] = set()
+good_types: dict[str, str] = {}
+good_sources: dict[str, str] = {}
+good_schemas: dict[str, str] = {}
 
 
-def _remember(good: set[str], text: str) -> None:
+def _remember(good: dict[str, str], text: str) -> str:
     # types and sources repeat: a look-up instead of a check. Emptied when full, so that it stays small.
     if len(good) >= _MOST_REMEMBERED:
         good.clear()
     if len(text) <= 256:
-        good.add(text)
+        good[text] = text
+    return text
 
 
 def check_type(name: str, value: object) -> str:
-    text = check_filled(name, value)
-    _remember(good_types, text)
-    return text
+    return _remember(good_types, check_filled(name, value))
 
 
 def check_source(name: str, value: object) -> str:
@@ -140,8 +142,7 @@ def check_source(name: str, value: object) -> str:
     text = check_filled(name, value)
     if not _URI_REFERENCE.fullmatch(text):
         refuse(name, text, "be a URI-reference (RFC 3986): letters, digits, -._~:/?#[]@!$&'()*+,;= and %-escapes")
-    _remember(good_sources, text)
-    return text
+    return _remember(good_sources, text)
 
 
 def check_uri(name: str, value: object) -> str:
@@ -149,8 +150,7 @@ def check_uri(name: str, value: object) -> str:
     text = check_filled(name, value)
     if not _URI.fullmatch(text):
         refuse(name, text, "be an absolute URI (RFC 3986), such as https://example.com/schema")
-    _remember(good_schemas, text)
-    return text
+    return _remember(good_schemas, text)
 
 
 def check_media_type(name: str, value: object) -> str:
@@ -191,6 +191,13 @@ def _leap(text: str) -> bool:
     return found is not None and found[3] == "60" and good_time(f"{found[1]}T{found[2]}59{found[5]}")
 
 
+def keep_time(name: str, value: object) -> str | datetime:
+    """Return a time as `Members` keeps it."""
+    if not isinstance(value, datetime):
+        refuse(name, value, "be a datetime with a time zone, or None for no time")
+    return value if type(value) is datetime and value.tzinfo is UTC else format_time(name, value)
+
+
 def format_time(name: str, value: datetime) -> str:
     """The canonical string of a Timestamp. Its offset stays, unless RFC 3339 cannot say it (seconds): then UTC."""
     if value.tzinfo is UTC and type(value) is datetime:
@@ -218,8 +225,9 @@ def parse_time(text: str) -> datetime:
     return result
 
 
-def instant(text: str) -> tuple[timedelta, str]:
+def instant(time: str | datetime) -> tuple[timedelta, str]:
     """What two equal times have in common: the instant, to any number of digits."""
+    text = canonical(time)
     found = _TIMESTAMP.fullmatch(text)
     assert found is not None
     when = parse_time(text).replace(microsecond=0)

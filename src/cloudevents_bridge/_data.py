@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import math
 from functools import lru_cache
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -18,15 +18,10 @@ T = TypeVar("T")
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
-_BYTES_LIKE = (bytes, bytearray, memoryview)
 
 
-class Encoded(NamedTuple):
-    """Data as an event keeps it: a JSON value, or a body: text that is no JSON, or bytes nobody has looked into."""
-
-    value: Raw
-    body: bytes | str | None
-    datacontenttype: str | None
+Encoded: TypeAlias = tuple[Raw, bytes | str | None, str]
+"""Data as an event keeps it: a JSON value; a body, which is text that is no JSON or bytes; the datacontenttype."""
 
 
 def _model_to_builtins(value: Any) -> Any:
@@ -55,7 +50,8 @@ def encode_json(value: object) -> bytes:
         refuse_data(value, "not hold lone surrogates: they have no UTF-8 form")
     except Exception as exc:  # noqa: BLE001  a model's own hooks raise what they like
         refuse_data(value, f"have a JSON form: {exc}", exc)
-    if b"null" in encoded:  # where msgspec writes NaN and infinity as null, silently
+    # msgspec writes NaN and infinity as null, silently; what reads back as the same holds neither
+    if encoded.find(b"null") >= 0 and decode_json(encoded) != value:
         _refuse_non_finite(value)
     return encoded
 
@@ -89,19 +85,21 @@ def encode_data(value: object, datacontenttype: str | None) -> Encoded:
     Raises:
         InvalidArgumentError: if the value does not go with the datacontenttype or has no JSON form.
     """
-    if isinstance(value, _BYTES_LIKE):
-        return Encoded(NO_DATA, bytes(value), datacontenttype or BINARY)
+    if datacontenttype is None and value.__class__ is dict:
+        return Raw(encode_json(value)), None, JSON
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return NO_DATA, bytes(value), datacontenttype or BINARY
     if datacontenttype is None:
-        return Encoded(Raw(encode_json(value)), None, JSON)
+        return Raw(encode_json(value)), None, JSON
     media = media_type(datacontenttype)
     if media is None:
         refuse("datacontenttype", datacontenttype, "be a media type")
     if media.kind == "json":
-        return Encoded(Raw(encode_json(value)), None, datacontenttype)
+        return Raw(encode_json(value)), None, datacontenttype
     if not isinstance(value, str):
         refuse_data(value, f"be a string or bytes where datacontenttype is {datacontenttype!r}, which is not JSON")
     text_bytes(value, media)
-    return Encoded(NO_DATA, str.__str__(value), datacontenttype)
+    return NO_DATA, str.__str__(value), datacontenttype
 
 
 def text_bytes(text: str, media: Media) -> bytes:
@@ -136,8 +134,6 @@ def decode_text(body: bytes, charset: str) -> str:
 
 def decode_json(encoded: bytes | Raw) -> Any:
     """Parse JSON. Raises `DecodeError`, which says where it is wrong and not what stands there."""
-    if isinstance(encoded, bytes):
-        encoded = encoded.removeprefix(b"\xef\xbb\xbf")  # RFC 8259 section 8.1: a byte order mark may be ignored
     try:
         return _decode(encoded)
     except RecursionError:
@@ -156,7 +152,9 @@ def decode_data(value: Raw, body: bytes | str | None, datacontenttype: str | Non
     media = media_type(datacontenttype)
     if media is None or media.kind == "bytes":
         return body
-    return decode_json(body) if media.kind == "json" else decode_text(body, media.charset)
+    if media.kind == "json":
+        return decode_json(body.removeprefix(b"\xef\xbb\xbf"))  # a byte order mark may be ignored: RFC 8259, 8.1
+    return decode_text(body, media.charset)
 
 
 def is_json(body: bytes) -> bool:

@@ -10,7 +10,8 @@ from struct import Struct as _Layout
 from types import MappingProxyType
 from typing import Any, NoReturn, Self, TypeVar
 
-from msgspec.structs import replace as _replace
+from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from cloudevents_bridge import _attributes as rules
 from cloudevents_bridge._attributes import ATTRIBUTE_FIELDS, KNOWN_TYPES, NO_DATA, Members, Value
@@ -40,6 +41,21 @@ def _new_id() -> str:
         drawn = [(b"%s-%s-4%s-8%s-%s" % groups).decode() for groups in _groups(os.urandom(1024).hex().encode())]
         _ids.extend(drawn[1:])
         return drawn[0]
+
+
+class State(Struct, gc=False):
+    """What an event holds. Once an event has it, only `value` is ever set.
+
+    Attributes:
+        extra: extensions that are no fields of `Members`.
+        body: data that is no JSON value: text, or bytes that nobody has looked into.
+        value: the decoded data, once somebody has asked for it.
+    """
+
+    members: Members
+    extra: dict[str, Value] = _NO_EXTRA
+    body: bytes | str | None = None
+    value: Any = _UNSET
 
 
 class CloudEvent:
@@ -74,12 +90,9 @@ class CloudEvent:
         InvalidArgumentError: naming the attribute, its value and the rule; it is a `ValueError`.
     """
 
-    __slots__ = ("_body", "_extra", "_members", "_value")
+    __slots__ = ("_state",)
 
-    _members: Members
-    _extra: dict[str, Value]
-    _body: bytes | str | None
-    _value: Any
+    _state: State
 
     def __init__(
         self,
@@ -96,18 +109,19 @@ class CloudEvent:
         extensions: Mapping[str, Value] = _NONE,
     ) -> None:
         # what was checked before, or is a plain printable string, needs no call
-        if type.__class__ is not str or type not in _good_types:
-            type = rules.check_type("type", type)
-        if source.__class__ is not str or source not in _good_sources:
-            source = rules.check_source("source", source)
+        try:
+            type, source = _good_types[type], _good_sources[source]
+        except (KeyError, TypeError):
+            type, source = rules.check_type("type", type), rules.check_source("source", source)
         if id is _UNSET:
             id = _new_id()
         elif id.__class__ is not str or not id or not id.isprintable():
             id = rules.check_filled("id", id)
         if time is _UNSET:
             time = datetime.now(UTC)
-        when = None if time is None else _format_time(time)
-        if subject is not None:
+        elif time is not None and (time.__class__ is not datetime or time.tzinfo is not UTC):
+            time = rules.keep_time("time", time)  # type: ignore[assignment]
+        if subject is not None and (subject.__class__ is not str or not subject or not subject.isprintable()):
             subject = rules.check_filled("subject", subject)
         if datacontenttype is not None:
             datacontenttype = rules.check_media_type("datacontenttype", datacontenttype)
@@ -115,59 +129,56 @@ class CloudEvent:
             dataschema = rules.check_uri("dataschema", dataschema)
         if partitionkey is not None:
             partitionkey = rules.check_filled("partitionkey", partitionkey)
-        value, body = NO_DATA, None
+        value: Raw = NO_DATA
+        body: bytes | str | None = None
         if data is not _UNSET:
             value, body, datacontenttype = encode_data(data, datacontenttype)
         traceparent, tracestate, extra = None, None, _NO_EXTRA
         if extensions is not _NONE:
             traceparent, tracestate, extra = _check_extensions(extensions)
-        _set_members(
-            self,
-            Members(
-                "1.0", id, source, type, subject, when, datacontenttype, dataschema,
-                partitionkey, traceparent, tracestate, value,
-            ),
+        members = Members(
+            "1.0", id, source, type, subject, time, datacontenttype, dataschema,
+            partitionkey, traceparent, tracestate, value,
         )  # fmt: skip
-        _set_extra(self, extra)
-        _set_body(self, body)
+        set_state(self, State(members, extra, body))
 
     @property
     def specversion(self) -> str:
-        return self._members.specversion
+        return self._state.members.specversion
 
     @property
     def id(self) -> str:
-        return self._members.id
+        return self._state.members.id
 
     @property
     def source(self) -> str:
-        return self._members.source
+        return self._state.members.source
 
     @property
     def type(self) -> str:
-        return self._members.type
+        return self._state.members.type
 
     @property
     def time(self) -> datetime | None:
         """Cut to microseconds; the event itself keeps every digit."""
-        text = self._members.time
-        return None if text is None else rules.parse_time(text)
+        time = self._state.members.time
+        return rules.parse_time(time) if time.__class__ is str else time
 
     @property
     def subject(self) -> str | None:
-        return self._members.subject
+        return self._state.members.subject
 
     @property
     def datacontenttype(self) -> str | None:
-        return self._members.datacontenttype
+        return self._state.members.datacontenttype
 
     @property
     def dataschema(self) -> str | None:
-        return self._members.dataschema
+        return self._state.members.dataschema
 
     @property
     def partitionkey(self) -> str | None:
-        return self._members.partitionkey
+        return self._state.members.partitionkey
 
     @property
     def extensions(self) -> Mapping[str, Value]:
@@ -180,24 +191,21 @@ class CloudEvent:
 
     @property
     def data(self) -> Any:
-        try:
-            return self._value
-        except AttributeError:
-            pass
-        try:
-            value = decode_data(self._members.data, self._body, self._members.datacontenttype)
-        except DecodeError as exc:
-            raise self._data_error(exc) from None
-        _set_value(self, value)
-        return value
+        state = self._state
+        if state.value is _UNSET:
+            try:
+                state.value = decode_data(state.members.data, state.body, state.members.datacontenttype)
+            except DecodeError as exc:
+                raise self._data_error(exc) from None
+        return state.value
 
     @property
     def data_bytes(self) -> bytes | None:
-        if self._members.data is not NO_DATA:
-            return bytes(self._members.data)
-        if self._body is None:
+        if self._state.members.data is not NO_DATA:
+            return bytes(self._state.members.data)
+        if self._state.body is None:
             return None
-        return body_bytes(self._body, self._members.datacontenttype)
+        return body_bytes(self._state.body, self._state.members.datacontenttype)
 
     def data_as(self, model: builtins.type[T], /) -> T:
         """The data as an instance of `model`: pydantic model, dataclass, `msgspec.Struct`, dict, list, str, bytes …
@@ -206,7 +214,7 @@ class CloudEvent:
             DecodeError: if it does not fit; with the path of the field, and never with what stands in it.
         """
         try:
-            return decode_model(self._members.data, self._body, self._members.datacontenttype, model)
+            return decode_model(self._state.members.data, self._state.body, self._state.members.datacontenttype, model)
         except DecodeError as exc:
             raise self._data_error(exc) from None
 
@@ -224,7 +232,7 @@ class CloudEvent:
                 f"replace() knows no {', '.join(sorted(unknown))}: use {', '.join(_ARGUMENTS)}; "
                 "an extension goes into extensions={…}"
             )
-        members, body = self._members, self._body
+        members, body = self._state.members, self._state.body
         kept: dict[str, Any] = {}
         arguments = {name: getattr(members, name) for name in _TEXTS} | {"extensions": self._raw_extensions()} | changes
         if "time" not in changes:
@@ -236,17 +244,17 @@ class CloudEvent:
             renamed = new.datacontenttype != members.datacontenttype
             if renamed and (isinstance(body, str) or (media and media.kind != "json")):
                 kept["data"], body = NO_DATA, self.data_bytes  # only as its bytes can data go by another type
-            _set_body(new, body)
-        _set_members(new, _replace(new._members, **kept))
+            new._state.body = body
+        new._state.members = replace(new._state.members, **kept)
         return new
 
     def _raw_extensions(self) -> dict[str, Value]:
-        members = self._members
+        members = self._state.members
         fields = {"traceparent": members.traceparent, "tracestate": members.tracestate}
-        return {name: text for name, text in fields.items() if text is not None} | self._extra
+        return {name: text for name, text in fields.items() if text is not None} | self._state.extra
 
     def to_json(self) -> bytes:
-        """The event in JSON format (structured mode)."""
+        """The event in JSON format (structured mode). JSON data goes out as it came in, byte for byte."""
         return _json.encode(self)
 
     @classmethod
@@ -275,7 +283,8 @@ class CloudEvent:
         """Read an HTTP request in either mode. Raises `DecodeError`."""
         from cloudevents_bridge import bindings
 
-        return make_event(cls, *_parts(bindings.HTTP.decode(headers, body)))
+        event = bindings.HTTP.decode(headers, body)
+        return make_event(cls, event._state)
 
     def to_sdk(self) -> Any:
         """The event as a `CloudEvent` of the CNCF SDK 2. Raises `UnsupportedError` if that is not installed."""
@@ -294,11 +303,11 @@ class CloudEvent:
         return DecodeError(f"data of event {self.id!r} of type {self.type!r}: {cause}")
 
     def _identity(self) -> tuple[object, ...]:
-        members = self._members
+        members = self._state.members
         attributes: dict[str, object] = {
             name: value for name in ATTRIBUTE_FIELDS if (value := getattr(members, name)) is not None
         }
-        for name, value in self._extra.items():
+        for name, value in self._state.extra.items():
             text = rules.canonical(value)
             attributes[name] = rules.instant(text) if KNOWN_TYPES.get(name) is datetime else text
         if members.time is not None:
@@ -314,14 +323,14 @@ class CloudEvent:
             return True
         if not isinstance(other, CloudEvent):
             return NotImplemented
-        mine, its = self._members, other._members
+        mine, its = self._state.members, other._state.members
         return mine.id == its.id and mine.source == its.source and self._identity() == other._identity()
 
     def __hash__(self) -> int:
-        return hash((self._members.source, self._members.id))
+        return hash((self._state.members.source, self._state.members.id))
 
     def __repr__(self) -> str:
-        members = self._members
+        members = self._state.members
         shown = f"CloudEvent(type={members.type!r}, source={members.source!r}, id={members.id!r}"
         data = self.data_bytes
         if data is None:
@@ -336,7 +345,8 @@ class CloudEvent:
         raise AttributeError("an event does not change: use event.replace(…)")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return make_event, (self.__class__, *_parts(self))
+        state = self._state
+        return make_event, (self.__class__, State(state.members, state.extra, state.body))
 
     def __copy__(self) -> Self:
         return self
@@ -347,32 +357,17 @@ class CloudEvent:
 
 _TEXTS = ("type", "source", "id", "subject", "datacontenttype", "dataschema", "partitionkey")
 _ARGUMENTS = (*_TEXTS, "data", "time", "extensions")
-_set_members = CloudEvent.__dict__["_members"].__set__
-_set_extra = CloudEvent.__dict__["_extra"].__set__
-_set_body = CloudEvent.__dict__["_body"].__set__
-_set_value = CloudEvent.__dict__["_value"].__set__
-_make = object.__new__
+set_state = CloudEvent.__dict__["_state"].__set__
+new_event = object.__new__
 
 C = TypeVar("C", bound=CloudEvent)
 
 
-def make_event(cls: type[C], members: Members, extra: dict[str, Value], body: bytes | str | None) -> C:
-    """An event of parts that were checked."""
-    event = _make(cls)
-    _set_members(event, members)
-    _set_extra(event, extra)
-    _set_body(event, body)
+def make_event(cls: type[C], state: State) -> C:
+    """An event of what was checked."""
+    event = new_event(cls)
+    set_state(event, state)
     return event
-
-
-def _parts(event: CloudEvent) -> tuple[Members, dict[str, Value], bytes | str | None]:
-    return event._members, event._extra, event._body
-
-
-def _format_time(time: object) -> str:
-    if not isinstance(time, datetime):
-        rules.refuse("time", time, "be a datetime with a time zone, or None for no time")
-    return rules.format_time("time", time)
 
 
 def _check_extensions(extensions: object) -> tuple[str | None, str | None, dict[str, Value]]:

@@ -16,7 +16,7 @@ from cloudevents_bridge._attributes import ATTRIBUTE_FIELDS, NO_DATA, Members
 from cloudevents_bridge._data import JSON
 from cloudevents_bridge._media import media_type
 from cloudevents_bridge.errors import DecodeError, InvalidArgumentError
-from cloudevents_bridge.event import CloudEvent, make_event
+from cloudevents_bridge.event import CloudEvent, State, make_event
 from cloudevents_bridge.formats import json
 
 _MODE = "application/cloudevents"
@@ -50,7 +50,7 @@ class Mapped:
 
     def encode(self, event: CloudEvent) -> tuple[dict[str, str], bytes]:
         """The attributes and the body of the native message."""
-        members = event._members
+        members = event._state.members
         media = members.datacontenttype
         # an event whose data is an event would read back as that one
         if self.mode == "structured" or (media is not None and media[:23].lower() == _MODE):
@@ -58,10 +58,10 @@ class Mapped:
         prefix = self.prefix
         attributes: dict[str, str] = {}
         for name in ATTRIBUTE_FIELDS:
-            text = getattr(members, name)
-            if text is not None and name != "datacontenttype":
-                attributes[prefix + name] = text
-        for name, value in event._extra.items():
+            value = getattr(members, name)
+            if value is not None and name != "datacontenttype":
+                attributes[prefix + name] = value if value.__class__ is str else rules.canonical(value)
+        for name, value in event._state.extra.items():
             attributes[prefix + name] = rules.canonical(value)
         if self.percent:
             attributes = {name: _escape(text) for name, text in attributes.items()}
@@ -92,7 +92,7 @@ class Mapped:
             members, extra = rules.check_all(found)
         except InvalidArgumentError as exc:
             raise DecodeError(f"not a CloudEvent: {exc}") from None
-        return make_event(CloudEvent, Members(**members), extra, _body(body, members.get("datacontenttype")))
+        return make_event(CloudEvent, State(Members(**members), extra, _body(body, members.get("datacontenttype"))))
 
     def _content_type(self, attributes: Mapping[str, Any]) -> str | None:
         for name in (self.content_type, *self.other_content_types):

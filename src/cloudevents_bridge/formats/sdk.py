@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from cloudevents_bridge._attributes import ATTRIBUTE_FIELDS, NO_DATA, Members, check_all
 from cloudevents_bridge._data import encode_data
 from cloudevents_bridge.errors import DecodeError, InvalidArgumentError, UnsupportedError
-from cloudevents_bridge.event import CloudEvent, make_event
+from cloudevents_bridge.event import CloudEvent, State, make_event
 
 C = TypeVar("C", bound=CloudEvent)
 
@@ -53,4 +53,4 @@ def from_sdk(cls: type[C], event: Any) -> C:
             members["datacontenttype"] = media
     except InvalidArgumentError as exc:
         raise DecodeError(f"not a CloudEvent: {exc}") from None
-    return make_event(cls, Members(**members, data=value), extra, body)
+    return make_event(cls, State(Members(**members, data=value), extra, body))
