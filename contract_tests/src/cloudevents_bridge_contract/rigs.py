@@ -66,7 +66,10 @@ class AwkwardRig(EmbeddedRig):
 
     @contextmanager
     def start(self) -> Iterator[str]:
-        yield f"awkward://contract-{uuid.uuid4().hex[:12]}"
+        yield f"awkward://contract-{uuid.uuid4().hex[:12]}?poll=0.2"
+
+    def native_form(self, event: CloudEvent) -> NativeMessage:
+        return self.binary_form(event)
 
 
 class SqliteRig(EmbeddedRig):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 
+import msgspec
 import pytest
 
-from cloudevents_bridge import Capability, CloudEvent, Delivery, RawMessage, Subscriber
+from cloudevents_bridge import Capability, CloudEvent, Delivery, LeaseLostError, RawMessage, Subscriber
+from cloudevents_bridge.driver import Received, SubscriberDriver
 from cloudevents_bridge.errors import ClosedError, NotFoundError
 from cloudevents_bridge_contract.bench import Bench, keys, together
+from cloudevents_bridge_contract.faulty import Of, Shim
 
 GARBAGE = [b"", b"not json", b'{"specversion":"1.0"}', b"\xff\xfe\x00", b'{"specversion":"0.3","id":"1"}', b"[" * 300]
 
@@ -257,6 +260,34 @@ class ConsumeCases:
         assert not ended.wait(0.2)
         subscriber.close()
         assert ended.wait(bench.rig.patience), "a receive still waits on a closed subscriber"
+
+    def test_stream_that_is_taken_away_takes_its_leases(self, bench: Bench) -> None:
+        class Taking(Shim):
+            taken: tuple[str, ...] = ()
+            marks = (b"first", b"second")
+
+            def stream(self, body: bytes) -> str:
+                return next(str(mark) for mark in self.marks if mark in body)
+
+            def receive(self, inner: SubscriberDriver, of: Of, max_messages: int, wait: float) -> Received:
+                if self.taken:
+                    lost, self.taken = self.taken, ()
+                    return Received(lost=lost)
+                got = inner.receive(max_messages, wait)
+                return Received([msgspec.structs.replace(m, stream=self.stream(m.body)) for m in got.messages], got.lost)
+
+        topic = bench.topic()
+        bench.publish(topic, first := bench.event(data="first"), second := bench.event(data="second"))
+        shim = Taking()
+        subscriber = bench.subscriber(topic, broker=bench.broker(topic, shim=shim))
+        held = {d.event.id: d for d in bench.gather(subscriber, 2, ack=False)}
+        shim.taken = (shim.stream(b"first"),)
+        assert subscriber.receive(wait=0.3) == []
+        assert held[first.id].lease_lost, "a delivery of a stream that is gone is still held"
+        with pytest.raises(LeaseLostError):
+            held[first.id].ack()
+        assert not held[second.id].lease_lost
+        held[second.id].ack()
 
     def test_filter(self, bench: Bench) -> None:
         topic = bench.topic(filter="type LIKE 'com.example.contract.a%'")
