@@ -65,8 +65,8 @@ class Outlet:
             fault = Fault(code, retryable=False, maybe_applied=False, message=f"it cannot be encoded: {error}")
             refused = Outbound(b"", {}, event.partitionkey)
             return Entry(refused, 0, tag, deadline, refusal=fault, cause=error)
-        members = event._members
-        ttl = self._ttl(event) if self._expires and "expirytime" in event._extra else None
+        members = event._state.members
+        ttl = self._ttl(event) if self._expires and "expirytime" in event._state.extra else None
         message = Outbound(body, attributes, members.partitionkey, f"{members.source} {members.id}", delay, ttl)
         return Entry(message, self._size(message), tag, deadline)
 
