@@ -345,8 +345,10 @@ class CloudEvent:
         raise AttributeError("an event does not change: use event.replace(…)")
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # "no JSON value" is one object, told by its identity, which a pickle does not keep
         state = self._state
-        return make_event, (self.__class__, State(state.members, state.extra, state.body))
+        value = None if state.members.data is NO_DATA else bytes(state.members.data)
+        return _unpickle, (self.__class__, state.members, value, state.extra, state.body)
 
     def __copy__(self) -> Self:
         return self
@@ -368,6 +370,13 @@ def make_event(cls: type[C], state: State) -> C:
     event = new_event(cls)
     set_state(event, state)
     return event
+
+
+def _unpickle(
+    cls: type[C], members: Members, value: bytes | None, extra: dict[str, Value], body: bytes | str | None
+) -> C:
+    members = replace(members, data=NO_DATA if value is None else Raw(value))
+    return make_event(cls, State(members, extra, body))
 
 
 def _check_extensions(extensions: object) -> tuple[str | None, str | None, dict[str, Value]]:
