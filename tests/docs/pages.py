@@ -29,7 +29,9 @@ from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
-FENCE = re.compile(r"(?P<indent> *)(?P<fence>`{3,})(?P<info>[^`\n]*)\n(?P<code>.*?)^(?P=indent)(?P=fence) *$", re.M | re.S)
+FENCE = re.compile(
+    r"(?P<indent> *)(?P<fence>`{3,})(?P<info>[^`\n]*)\n(?P<code>.*?)^(?P=indent)(?P=fence) *$", re.M | re.S
+)
 RUN = frozenset({"python", "console"})
 PATIENCE = 60.0
 """Seconds that one shell command may take."""
@@ -135,7 +137,9 @@ def compare(where: str, expected: str, actual: str) -> None:
         if line.strip() == "…":
             pattern += r"(?:.*\n)*?"
         else:
-            pattern += "".join(".*?" if part == "…" else re.escape(part) for part in re.split("(…)", line.rstrip())) + r" *\n"
+            pattern += (
+                "".join(".*?" if part == "…" else re.escape(part) for part in re.split("(…)", line.rstrip())) + r" *\n"
+            )
     if not re.fullmatch(pattern, actual.strip("\n") + "\n"):
         raise Mismatch(f"{where}\n--- the page says\n{expected.rstrip()}\n--- it printed\n{actual.rstrip()}\n")
 
@@ -144,9 +148,18 @@ class Shell:
     """One bash in a directory, with the commands of this Python first on its path."""
 
     def __init__(self, directory: Path) -> None:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("CLOUDEVENTS_BRIDGE_", "PYTEST_"))}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("CLOUDEVENTS_BRIDGE_", "PYTEST_"))
+        }
         path = os.pathsep.join([str(Path(sys.executable).parent), clean.get("PATH", "")])
-        quiet = {"PATH": path, "TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "120", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"}
+        quiet = {
+            "PATH": path,
+            "TERM": "dumb",
+            "NO_COLOR": "1",
+            "COLUMNS": "120",
+            "PYTHONUTF8": "1",
+            "LC_ALL": "C.UTF-8",
+        }
         self._bash = subprocess.Popen(
             [shutil.which("bash") or "bash", "--norc", "--noprofile"],
             cwd=directory,
