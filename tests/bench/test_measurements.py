@@ -1,0 +1,49 @@
+"""The measurements still run; and a short form of the durability run, which is a proof and no measurement."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+pytestmark = pytest.mark.skipif(not BENCH.is_dir(), reason="the measurements are in the repository only")
+
+
+def run(directory: Path, script: str, *arguments: object) -> str:
+    command = [sys.executable, str(BENCH / script), *map(str, arguments)]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(directory.iterdir()) == []
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="its processes are forks")
+def test_nothing_with_a_receipt_is_lost_when_processes_are_killed(tmp_path: Path) -> None:
+    told = run(tmp_path, "durability.py", "--kills", 60, "--copies", 2, "--life", 0.1)
+    counts = {what: int(count.replace(",", "")) for count, what in re.findall(r"^ *([\d,]+) (\w+ \w+)", told, re.M)}
+    assert counts["events with"] > 100
+    assert counts["acknowledged, 0"] > 100
+    assert counts["copies with"] == 2
+
+
+def test_growth_is_measured(tmp_path: Path) -> None:
+    told = run(
+        tmp_path, "growth.py", "--events", 2000, "--subscriptions", 3, "--processes", 2, "--sample", 1000
+    ).splitlines()
+    rows = [line.split("|")[1].strip() for line in told if line.startswith("| ")]
+    assert [re.sub(r" \(.*", "", row) for row in rows] == [
+        "",
+        "0 events stored",
+        "200 events stored",
+        "2,000 events stored",
+        "1 subscriptions",
+        "3 subscriptions",
+        "1 processes",
+        "2 processes",
+    ]
