@@ -26,10 +26,10 @@ def run(directory: Path, script: str, *arguments: object) -> str:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="its processes are forks")
 def test_nothing_with_a_receipt_is_lost_when_processes_are_killed(tmp_path: Path) -> None:
     told = run(tmp_path, "durability.py", "--kills", 60, "--copies", 2, "--life", 0.1)
-    counts = {what: int(count.replace(",", "")) for count, what in re.findall(r"^ *([\d,]+) (\w+ \w+)", told, re.M)}
-    assert counts["events with"] > 100
-    assert counts["acknowledged, 0"] > 100
-    assert counts["copies with"] == 2
+    counts = {what: int(count.replace(",", "")) for count, what in re.findall(r"^ *([\d,]+) (\w+)", told, re.M)}
+    assert counts["events"] > 100
+    assert counts["acknowledged"] > 100
+    assert counts["copies"] == 2
 
 
 def test_growth_is_measured(tmp_path: Path) -> None:
