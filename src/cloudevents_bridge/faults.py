@@ -30,7 +30,13 @@ def place_name(place: driver.Topic | driver.Subscription | driver.DeadLetters) -
 
 
 def to_error(
-    fault: driver.Fault, doing: str, broker: str, *, maybe_applied: bool | None = None, subject: str = ""
+    fault: driver.Fault,
+    doing: str,
+    broker: str,
+    *,
+    maybe_applied: bool | None = None,
+    subject: str = "",
+    cause: BaseException | None = None,
 ) -> BridgeError:
     """The error for a fault. `doing` is "publish to topic orders"; `subject` names the event, where there is one."""
     applied = fault.maybe_applied if maybe_applied is None else maybe_applied
@@ -40,9 +46,10 @@ def to_error(
     parts.append(f": {fault.message or fault.code.lower().replace('_', ' ')}")
     if applied:
         parts.append("; the answer was lost, so it may have been done all the same")
-    if remedy := _REMEDIES.get(fault.code):
+    remedy = _REMEDIES.get(fault.code)
+    if remedy and not isinstance(cause, BridgeError):  # an error of ours has said its own
         parts.append(f" ({remedy})")
-    return make_error(
+    error = make_error(
         fault.code,
         "".join(parts),
         retryable=fault.retryable,
@@ -50,6 +57,8 @@ def to_error(
         broker=broker,
         maybe_applied=applied,
     )
+    error.__cause__ = cause
+    return error
 
 
 @contextmanager

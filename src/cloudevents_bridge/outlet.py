@@ -136,9 +136,9 @@ class Outlet:
             return Receipt(event.id, outcome.id, outcome.sequence)
         applied = entry.maybe_applied or outcome.maybe_applied
         subject = f"event {event.id} ({event.type})"
-        error = to_error(outcome, self.doing, self.session.broker, maybe_applied=applied, subject=subject)
-        error.__cause__ = entry.cause
-        return error
+        return to_error(
+            outcome, self.doing, self.session.broker, maybe_applied=applied, subject=subject, cause=entry.cause
+        )
 
     def _notice(self, event: CloudEvent, reached: int) -> None:
         """Say, once, that events of this topic reach no subscription."""
