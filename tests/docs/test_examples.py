@@ -58,8 +58,10 @@ def test_a_wrong_page_fails(text: str, what: str, tmp_path: Path) -> None:
 def test_a_right_page_runs(tmp_path: Path) -> None:
     page = tmp_path / "right.md"
     page.write_text(
-        "```toml file=a/b.toml\nx = 1\n```\n```console\n$ cat a/b.toml; export X=3\nx = …\n$ (exit $X)\n$ echo $?\n3\n```\n"
-        "```python no-run\nassert False\n```\n```python\nfor i in range(9):\n    print(i)\n```\n```text output\n0\n…\n8\n```\n",
+        "```toml file=a/b.toml\nx = 1\n```\n"
+        "```console\n$ cat a/b.toml; export X=3\nx = …\n$ (exit $X)\n$ echo $?\n3\n```\n"
+        "```python no-run\nassert False\n```\n"
+        "```python\nfor i in range(9):\n    print(i)\n```\n```text output\n0\n…\n8\n```\n",
         encoding="utf-8",
     )
     assert pages.run(page, tmp_path) == 4

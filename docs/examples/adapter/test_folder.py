@@ -1,7 +1,7 @@
 """The contract, for folders."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from cloudevents_bridge_contract import ContractSuite, Rig
@@ -11,7 +11,7 @@ class FolderRig(Rig):
     name = "folder"
     kind = "embedded"
     lease = 0.5
-    quirks = {
+    quirks: Mapping[str, str] = {
         "traps.moved_clock_loses_no_lease": "leases end by the wall clock",
         "traps.largest_event_with_a_long_reason[native]": "dead letters are copies, and a full one has no room",
     }
