@@ -59,7 +59,9 @@ def test_broken_driver_is_caught(driver: str, request: pytest.FixtureRequest) ->
         _run(BROKEN[driver].caught_by, BrokenRig(driver), request)
 
 
-@pytest.mark.parametrize("case", sorted({kind.caught_by for kind in BROKEN.values()} - {"consume.filter"}))  # memory has none
+@pytest.mark.parametrize(
+    "case", sorted({kind.caught_by for kind in BROKEN.values()} - {"consume.filter"})
+)  # memory has none
 def test_case_passes_without_the_fault(case: str, request: pytest.FixtureRequest) -> None:
     _run(case, BrokenRig("honest"), request)
 

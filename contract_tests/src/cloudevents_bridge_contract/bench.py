@@ -253,7 +253,9 @@ class Bench:
                 subscriber.ack_many(news)
         return list(found.values())
 
-    def one(self, subscriber: Subscriber, event: CloudEvent | None = None, *, patience: float | None = None) -> Delivery:
+    def one(
+        self, subscriber: Subscriber, event: CloudEvent | None = None, *, patience: float | None = None
+    ) -> Delivery:
         """The next delivery, not settled; of that event, where one is given."""
         [delivery] = self.gather(subscriber, 1, ack=False, batch=1, patience=patience)
         if event is not None:
@@ -295,7 +297,7 @@ class Bench:
 
     # by the side door
 
-    def driver(self) -> faulty.Connection:
+    def driver(self) -> driver.Connection:
         """The driver's connection without the portable layer, for messages that the public API cannot make."""
         connection = faulty.open_driver(self.url, self.rig.options)
         self._stack.callback(connection.close)
@@ -303,8 +305,10 @@ class Bench:
 
     def put(self, topic: Topic, body: bytes, attributes: Mapping[str, str] | None = None) -> None:
         """Put a message as it is into the topic."""
-        [outcome] = self.driver().open_publisher(place(topic)).send(
-            [driver.Outbound(body, attributes or {})], timeout=self.rig.patience
+        [outcome] = (
+            self.driver()
+            .open_publisher(place(topic))
+            .send([driver.Outbound(body, attributes or {})], timeout=self.rig.patience)
         )
         assert isinstance(outcome, driver.Done), outcome
 

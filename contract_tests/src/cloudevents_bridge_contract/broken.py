@@ -27,8 +27,8 @@ from cloudevents_bridge.driver import (
     Received,
     ReceiveTraits,
     SendTraits,
-    Subscription,
     SubscriberDriver,
+    Subscription,
     Topic,
     TopologyDriver,
     Verb,
@@ -161,9 +161,7 @@ class MangledBytes(Broken):
 
     def receive(self, inner: SubscriberDriver, of: Of, max_messages: int, wait: float) -> Received:
         got = inner.receive(max_messages, wait)
-        return replace(
-            got, messages=[replace(m, body=m.body.decode("latin-1").encode("utf-8")) for m in got.messages]
-        )
+        return replace(got, messages=[replace(m, body=m.body.decode("latin-1").encode("utf-8")) for m in got.messages])
 
 
 class LosesTheContentType(Broken):
@@ -546,9 +544,7 @@ class ReplayIsADuplicate(Broken):
         return inner.open_publisher(to.topic if isinstance(to, Subscription) else to)
 
     def send(self, inner: PublisherDriver, to: To, batch: Sequence[Outbound], timeout: float) -> Outcomes:
-        return inner.send(
-            [replace(m, dedup=self._sent.setdefault(m.body, m.dedup)) for m in batch], timeout=timeout
-        )
+        return inner.send([replace(m, dedup=self._sent.setdefault(m.body, m.dedup)) for m in batch], timeout=timeout)
 
 
 class CopiesPastTheLimit(Broken):

@@ -61,7 +61,7 @@ class Elsewhere:
     def connect(self, url: str, *, topics: Iterable[Topic] = (), **options: Any) -> Broker:
         """`connect` in the other process."""
         ref = self.call(None, "connect", (url, packed(topics)), options).result()
-        return cast(Broker, _RemoteBroker(self, ref))
+        return cast("Broker", _RemoteBroker(self, ref))
 
     def call(self, target: _Ref | None, method: str, args: tuple[Any, ...], options: dict[str, Any]) -> Future[Any]:
         future: Future[Any] = Future()
@@ -124,13 +124,13 @@ class _RemoteBroker(_Remote):
         return self._call("publish_many", topic, list(events), **options)
 
     def publisher(self, topic: str, **options: Any) -> Publisher:
-        return cast(Publisher, _RemotePublisher(self._elsewhere, self._call("publisher", topic, **options)))
+        return cast("Publisher", _RemotePublisher(self._elsewhere, self._call("publisher", topic, **options)))
 
 
 class _RemotePublisher(_Remote):
     @property
     def topic(self) -> str:
-        return cast(str, self._call("topic"))
+        return cast("str", self._call("topic"))
 
     def publish(self, event: CloudEvent, **options: Any) -> Any:
         return self._call("publish", event, **options)
@@ -194,7 +194,9 @@ class _Server:
             try:
                 self._pipe.send((call.number, value, error))
             except (AttributeError, TypeError, PicklingError) as unpicklable:
-                self._pipe.send((call.number, None, AssertionError(f"{value or error!r} does not pickle: {unpicklable}")))
+                self._pipe.send(
+                    (call.number, None, AssertionError(f"{value or error!r} does not pickle: {unpicklable}"))
+                )
 
 
 if __name__ == "__main__":

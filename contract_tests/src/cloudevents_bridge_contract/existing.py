@@ -14,7 +14,7 @@ from cloudevents_bridge.errors import ConfigurationError
 
 
 class Pool:
-    """Topics to borrow, each by one case at a time. What other cases left behind is told apart by the event's source."""
+    """Topics to borrow, each by one case at a time. What others left there is told apart by the event's source."""
 
     def __init__(self, topics: list[Topic]) -> None:
         self.topics = topics

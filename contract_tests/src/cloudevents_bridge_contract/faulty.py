@@ -26,8 +26,8 @@ from cloudevents_bridge.driver import (
     Received,
     ReceiveTraits,
     SendTraits,
-    Subscription,
     SubscriberDriver,
+    Subscription,
     Topic,
     TopologyDriver,
     Url,
@@ -40,7 +40,7 @@ To = Topic | Subscription | DeadLetters
 Of = Subscription | DeadLetters
 
 
-class Injected(Exception):
+class InjectedError(Exception):
     """A native error made up by a shim; `classify` answers with its fault."""
 
     def __init__(self, fault: Fault) -> None:
@@ -49,7 +49,7 @@ class Injected(Exception):
 
 
 class Shim:
-    """An honest layer that only counts. Override what shall go wrong; one object serves every connection opened with it.
+    """An honest layer that only counts. Override what shall go wrong; one object serves all connections made with it.
 
     Attributes:
         sends: each batch given to a publisher driver, in the order the calls began.
@@ -205,9 +205,7 @@ class _Subscriber:
     ) -> Outcomes:
         with self._shim.lock:
             self._shim.settles.append((verb, len(messages)))
-        return self._shim.settle(
-            self._inner, self._of, verb, messages, seconds=seconds, reason=reason, timeout=timeout
-        )
+        return self._shim.settle(self._inner, self._of, verb, messages, seconds=seconds, reason=reason, timeout=timeout)
 
     def stop(self) -> None:
         self._shim.stop(self._inner)
@@ -256,7 +254,7 @@ class _Connection:
         return _Subscriber(self._shim.open_subscriber(self._inner, of), self._shim, of)
 
     def classify(self, error: BaseException) -> Fault:
-        return error.fault if isinstance(error, Injected) else self._inner.classify(error)
+        return error.fault if isinstance(error, InjectedError) else self._inner.classify(error)
 
     def ping(self, *, timeout: float) -> None:
         self._inner.ping(timeout=timeout)

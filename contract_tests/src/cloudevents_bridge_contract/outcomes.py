@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+_Skipped: Any = pytest.skip.Exception
 
-class Unsupported(pytest.skip.Exception):
+
+class Unsupported(_Skipped):  # type: ignore[misc]
     """The broker does not declare the capability, and refused it as it must; the message says which."""
 
 
-class NotRun(pytest.skip.Exception):
+class NotRun(_Skipped):  # type: ignore[misc]
     """The case proved nothing here; the message says why. It is never shown as passed."""

@@ -75,7 +75,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def case_of(item: pytest.Item) -> str:
     """`group.case[parameters]`, as quirks and the matrix name it."""
-    function = cast(pytest.Function, item).function
+    function = cast("pytest.Function", item).function
     group = function.__module__.rpartition(".")[2]
     return f"{group}.{item.name.removeprefix('test_')}"
 

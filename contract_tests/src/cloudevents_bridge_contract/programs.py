@@ -47,7 +47,10 @@ class Program:
 
     def __init__(self, name: str, task: Task) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-m", __name__, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self.tell(base64.b64encode(pickle.dumps(task)).decode())
 

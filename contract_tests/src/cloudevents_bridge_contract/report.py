@@ -79,11 +79,12 @@ class Matrix:
         """For a terminal."""
         notes = _Notes()
         table = [["", *self.rigs()], ["", *(self.kinds[rig] for rig in self.rigs())]]
-        for case in self.rows():
-            table.append([case, *(notes.cell(self.cells[case].get(rig)) for rig in self.rigs())])
+        table += [[case, *(notes.cell(self.cells[case].get(rig)) for rig in self.rigs())] for case in self.rows()]
         table += [[name, *(str(self.counts(rig)[name]) for rig in self.rigs())] for name in OUTCOMES]
         widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-        lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table]
+        lines = [
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in table
+        ]
         rule = "-" * (sum(widths) + 2 * len(widths) - 2)
         lines = [*lines[:2], rule, *lines[2 : -len(OUTCOMES)], rule, *lines[-len(OUTCOMES) :]]
         return "\n".join([*lines, *notes.lines()])
@@ -106,7 +107,9 @@ class Matrix:
         form: dict[str, Any] = {
             "rigs": {rig: {"kind": self.kinds[rig], "counts": self.counts(rig)} for rig in self.rigs()},
             "cases": {
-                case: {rig: {**asdict(cell), "seconds": round(cell.seconds, 3)} for rig, cell in self.cells[case].items()}
+                case: {
+                    rig: {**asdict(cell), "seconds": round(cell.seconds, 3)} for rig, cell in self.cells[case].items()
+                }
                 for case in self.rows()
             },
         }

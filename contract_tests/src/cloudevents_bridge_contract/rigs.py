@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import sqlite3
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cloudevents_bridge import Broker, Capability, CloudEvent
+from cloudevents_bridge import Broker, Capability, CloudEvent, Topic
 from cloudevents_bridge_contract.elsewhere import Elsewhere
-from cloudevents_bridge_contract.rig import NativeMessage, Rig
+from cloudevents_bridge_contract.rig import NativeMessage, NotRun, Rig
 
 _STRUCTURED = {"content-type": "application/cloudevents+json"}
 
@@ -29,7 +30,25 @@ class EmbeddedRig(Rig):
     kind = "embedded"
     lease = 0.4
     wakeup = 0.5
-    topic_native = {Capability.DEDUPLICATION: {"deduplication": 300}}
+    topic_native: Mapping[Capability, Mapping[str, Any]] = {Capability.DEDUPLICATION: {"deduplication": 300}}
+
+    def break_connections(self) -> None:
+        raise NotRun("an embedded broker has no connection that could break")
+
+    def denied(self, url: str, topic: Topic) -> AbstractContextManager[tuple[str, str]]:
+        raise NotRun("an embedded broker knows no identities")
+
+    def control_plane_calls(self, url: str) -> int:
+        raise NotRun("an embedded broker has no control plane to count on")
+
+    def native_send(self, url: str, topic: Topic, message: NativeMessage) -> None:
+        raise NotRun("an embedded broker has no client but its driver")
+
+    def native_receive(self, url: str, topic: Topic) -> NativeMessage:
+        raise NotRun("an embedded broker has no client but its driver")
+
+    def stuck(self) -> AbstractContextManager[None]:
+        raise NotRun("a broker in this process always answers")
 
     def native_form(self, event: CloudEvent) -> NativeMessage:
         form: dict[str, Any] = {"specversion": "1.0", "id": event.id, "source": event.source, "type": event.type}
@@ -85,6 +104,30 @@ class SqliteRig(EmbeddedRig):
             yield f"sqlite:///{self.file}"
         finally:
             shutil.rmtree(folder)
+
+    @contextmanager
+    def stuck(self) -> Iterator[None]:
+        with closing(sqlite3.connect(self.file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+            other.execute("ROLLBACK")
+
+    def native_receive(self, url: str, topic: Topic) -> NativeMessage:
+        with closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True)) as reader:
+            attributes, body = reader.execute(
+                "SELECT attributes, body FROM events "
+                "WHERE id >> 40 = (SELECT id FROM topics WHERE name = ?) ORDER BY id",
+                [topic.name],
+            ).fetchone()
+        return NativeMessage(body, json.loads(attributes) if attributes else _STRUCTURED)
+
+
+def topics_in(file: Path) -> list[str]:
+    """The topics of a SQLite broker."""
+    if not file.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as reader:
+        return [name for (name,) in reader.execute("SELECT name FROM topics WHERE name IS NOT NULL")]
 
 
 class SqliteProcessesRig(SqliteRig):

@@ -274,7 +274,9 @@ class ConsumeCases:
                     lost, self.taken = self.taken, ()
                     return Received(lost=lost)
                 got = inner.receive(max_messages, wait)
-                return Received([msgspec.structs.replace(m, stream=self.stream(m.body)) for m in got.messages], got.lost)
+                return Received(
+                    [msgspec.structs.replace(m, stream=self.stream(m.body)) for m in got.messages], got.lost
+                )
 
         topic = bench.topic()
         bench.publish(topic, first := bench.event(data="first"), second := bench.event(data="second"))

@@ -211,7 +211,9 @@ class EnvelopeCases:
 
     def test_native_message_has_the_documented_form(self, bench: Bench) -> None:
         topic = bench.topic()
-        event = bench.event(time=None, subject="a/b", extensions={"myextension": "x", "sampledrate": 3}, data={"a": [1, "\u00fc"]})
+        event = bench.event(
+            time=None, subject="a/b", extensions={"myextension": "x", "sampledrate": 3}, data={"a": [1, "\u00fc"]}
+        )
         wanted = bench.rig.native_form(event)
         bench.publish(topic, event)
         found = bench.rig.native_receive(bench.url, topic)
@@ -223,7 +225,9 @@ class EnvelopeCases:
 
     def test_native_message_in_the_documented_form_is_read(self, bench: Bench) -> None:
         topic = bench.topic()
-        event = bench.event(time=None, subject="a/b", extensions={"myextension": "x", "sampledrate": 3}, data={"a": [1, "\u00fc"]})
+        event = bench.event(
+            time=None, subject="a/b", extensions={"myextension": "x", "sampledrate": 3}, data={"a": [1, "\u00fc"]}
+        )
         bench.rig.native_send(bench.url, topic, bench.rig.native_form(event))
         bench.one(bench.subscriber(topic), event).ack()
 

@@ -14,7 +14,7 @@ import pytest
 
 from cloudevents_bridge import BridgeError, Broker, CloudEvent, PublishError, RetryPolicy, Topic, connect
 from cloudevents_bridge.errors import ClosedError, ErrorCode, NotFoundError
-from cloudevents_bridge_contract.bench import Bench, keys, together
+from cloudevents_bridge_contract.bench import Bench, keys, place, together
 from cloudevents_bridge_contract.outcomes import NotRun
 from cloudevents_bridge_contract.programs import Program, Task
 
@@ -52,9 +52,7 @@ class LifeCases:
         with pytest.raises(ClosedError):
             broker.ping()
 
-    def test_closing_leaves_nothing(
-        self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_closing_leaves_nothing(self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         topic = bench.topic(2)
         with bench.rig.broker(bench.url, topics=[topic]) as broker:
@@ -122,7 +120,8 @@ class LifeCases:
         broker.publish(topic.name, bench.event())
         for _ in range(30):
             broker.publisher(topic.name).publish(bench.event())
-        allowed = bench.rig.threads_to_send
+        several = bench.driver().open_publisher(place(topic)).traits.sends > 1
+        allowed = bench.rig.threads_to_send + (8 if several else 0)
         assert len(_threads()) - before <= allowed, "publishing one by one started threads"
         broker.publisher(topic.name).submit(bench.event()).result(timeout=bench.rig.patience)
         allowed += 1

@@ -146,6 +146,9 @@ class OrderCases:
             def send_traits(self, traits: SendTraits) -> SendTraits:
                 return msgspec.structs.replace(traits, keys=rule, batch_count=min(traits.batch_count, 10))
 
+            def send(self, inner: PublisherDriver, to: To, batch: Sequence[Outbound], timeout: float) -> Outcomes:
+                return [inner.send([m], timeout=timeout)[0] for m in batch]  # whatever the rule of the broker itself
+
         topic = bench.topic(ordered=True)
         shim = Ruled()
         events = _keyed(bench, 20, 4)

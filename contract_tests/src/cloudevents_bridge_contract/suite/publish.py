@@ -25,7 +25,7 @@ from cloudevents_bridge.errors import (
     PermissionDeniedError,
 )
 from cloudevents_bridge_contract.bench import ONCE, Bench, keys, place, together
-from cloudevents_bridge_contract.faulty import Injected, Outcomes, Shim, To, refused, unknown
+from cloudevents_bridge_contract.faulty import InjectedError, Outcomes, Shim, To, refused, unknown
 from cloudevents_bridge_contract.outcomes import NotRun
 
 QUICK = RetryPolicy(attempts=5, initial=0.01, maximum=0.05)
@@ -58,7 +58,7 @@ class Stuck(Shim):
     def send(self, inner: PublisherDriver, to: To, batch: Sequence[Outbound], timeout: float) -> Outcomes:
         self.entered.set()
         self.leave.wait(timeout)
-        raise Injected(unknown("no answer in time"))
+        raise InjectedError(unknown("no answer in time"))
 
 
 class PublishCases:
@@ -120,7 +120,7 @@ class PublishCases:
         class Shrinking(Shim):
             def send(self, inner: PublisherDriver, to: To, batch: Sequence[Outbound], timeout: float) -> Outcomes:
                 if len(batch) > 3:
-                    raise Injected(refused(ErrorCode.TOO_LARGE, "the batch is too large"))
+                    raise InjectedError(refused(ErrorCode.TOO_LARGE, "the batch is too large"))
                 return inner.send(batch, timeout=timeout)
 
         topic = bench.topic()
@@ -257,10 +257,11 @@ class PublishCases:
     def test_missing_topic_is_not_found_on_use(self, bench: Bench) -> None:
         topic = bench.declare(0)
         publisher = bench.publishing(topic, create_missing=False).publisher(topic.name)
-        for use in (
+        uses: list[Callable[[], object]] = [
             lambda: publisher.publish(bench.event()),
             lambda: publisher.submit(bench.event()).result(timeout=bench.rig.patience),
-        ):
+        ]
+        for use in uses:
             with pytest.raises(NotFoundError) as caught:
                 use()
             assert topic.name in str(caught.value)
@@ -326,12 +327,10 @@ class PublishCases:
         topic = bench.topic()
         shim = Stuck()
         publisher = bench.broker(topic, shim=shim).publisher(topic.name)
-        with _interrupted_by(signal.SIGUSR1) as interrupt:
-            threading.Thread(target=lambda: shim.entered.wait(bench.rig.patience) and interrupt()).start()
-            began = time.monotonic()
-            with pytest.raises(KeyboardInterrupt):
-                publisher.publish(bench.event(), timeout=20)
-            assert time.monotonic() - began < 10
+        began = time.monotonic()
+        with _interrupted_when(shim.entered), pytest.raises(KeyboardInterrupt):
+            publisher.publish(bench.event(), timeout=20)
+        assert time.monotonic() - began < 10, "the interrupt had to wait for the broker"
         shim.leave.set()
 
     def test_broker_that_stops_answering(self, bench: Bench) -> None:
@@ -427,14 +426,27 @@ def _settled(value: object) -> object:
 
 
 @contextmanager
-def _interrupted_by(number: signal.Signals) -> Iterator[Callable[[], None]]:
-    """Gives what interrupts the main thread as Ctrl-C does."""
+def _interrupted_when(ready: threading.Event) -> Iterator[None]:
+    """Interrupt the main thread once, as Ctrl-C does, when it is ready."""
+    done = threading.Event()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        if not done.is_set():
+            done.set()
+            raise KeyboardInterrupt
 
-    before = signal.signal(number, handle)
+    def interrupt() -> None:
+        ready.wait(20)
+        while not done.wait(0.05):  # a signal that comes just before a lock is waited for does not end the wait
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     try:
-        yield lambda: signal.pthread_kill(threading.main_thread().ident or 0, number)
+        yield
     finally:
-        signal.signal(number, before)
+        done.set()
+        ready.set()
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)

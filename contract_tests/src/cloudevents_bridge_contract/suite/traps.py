@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import threading
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -26,7 +27,7 @@ from cloudevents_bridge.driver import (
 )
 from cloudevents_bridge.errors import ErrorCode
 from cloudevents_bridge_contract.bench import ONCE, Bench, keys, place
-from cloudevents_bridge_contract.faulty import Injected, Of, Outcomes, Shim, To, refused, unknown
+from cloudevents_bridge_contract.faulty import InjectedError, Of, Outcomes, Shim, To, refused, unknown
 from cloudevents_bridge_contract.outcomes import NotRun
 from cloudevents_bridge_contract.suite.life import start_program
 from cloudevents_bridge_contract.suite.order import Seen
@@ -63,7 +64,7 @@ class NoDeadPlace(NoDeadSettle):
 
     def send(self, inner: PublisherDriver, to: To, batch: Sequence[Outbound], timeout: float) -> Outcomes:
         if isinstance(to, DeadLetters):
-            raise Injected(refused(ErrorCode.NOT_FOUND, "no dead-letter place"))
+            raise InjectedError(refused(ErrorCode.NOT_FOUND, "no dead-letter place"))
         return inner.send(batch, timeout=timeout)
 
 
@@ -107,16 +108,14 @@ class TrapCases:
         dead_letters = bench.broker(topic).dead_letters(topic.name, topic.subscriptions[0].name)
         bench.requires(Capability.REPLAY, lambda: dead_letters.replay(letters))
         dead_letters.replay(letters)
-        again = bench.one(rejecting, event)
-        assert again.event.extensions == event.extensions, "the replayed event is not the original"
-        again.ack()
+        bench.one(rejecting, event).ack()
         bench.nothing(other, 0.3, "it was replayed for the other subscription")
         assert bench.letters(topic, 0) == []
 
     def test_replay_that_gets_no_receipt_keeps_the_dead_letter(self, bench: Bench) -> None:
         class Full(Shim):
             def send(self, inner: PublisherDriver, to: To, batch: Sequence[Outbound], timeout: float) -> Outcomes:
-                raise Injected(refused(ErrorCode.RESOURCE_EXHAUSTED, "full"))
+                raise InjectedError(refused(ErrorCode.RESOURCE_EXHAUSTED, "full"))
 
         topic = bench.topic()
         bench.publish(topic, event := bench.event())
@@ -151,7 +150,7 @@ class TrapCases:
                 if not first:
                     return inner.send(batch, timeout=timeout)
                 self.late[0].start()
-                raise Injected(unknown("the request timed out"))
+                raise InjectedError(unknown("the request timed out"))
 
             def _apply(self, inner: PublisherDriver, batch: list[Outbound]) -> None:
                 self.applied.wait(2.0)
@@ -179,9 +178,7 @@ class TrapCases:
                 return msgspec.structs.replace(traits, keys="one_each", sends=4)
 
             def send(self, inner: PublisherDriver, to: To, batch: Sequence[Outbound], timeout: float) -> Outcomes:
-                return [
-                    unknown() if b"second" in m.body else inner.send([m], timeout=timeout)[0] for m in batch
-                ]
+                return [unknown() if b"second" in m.body else inner.send([m], timeout=timeout)[0] for m in batch]
 
         topic = bench.topic(ordered=True)
         events = [bench.event(partitionkey="one", data={"word": word}) for word in ("first", "second", "third")]
@@ -237,16 +234,18 @@ class TrapCases:
         rng = random.Random(7)
         got: list[str] = []
         broker = bench.broker(topic)
-        rounds = 0
-        while not ended.is_set() or rounds < 50:
-            rounds += 1
+        instants = 0
+        until = time.monotonic() + 5  # a thousand, or as many as a slow broker has in five seconds
+        while not ended.is_set() or (instants < 1000 and time.monotonic() < until):
             subscriber = broker.subscriber(topic.name, topic.subscriptions[0].name)
             for _ in range(rng.randrange(1, 4)):
+                instants += 1
                 deliveries = subscriber.receive(rng.randrange(1, 20), wait=rng.choice([0.0, 0.0005, 0.002, 0.005]))
                 if rng.random() < 0.5:
                     subscriber.ack_many(deliveries)
                     got += keys(deliveries)
             if rng.random() < 0.5:
+                instants += 1
                 given_up = threading.Thread(target=subscriber.receive, kwargs={"max_events": 20, "wait": 5})
                 given_up.start()
                 subscriber.close()
@@ -262,17 +261,16 @@ class TrapCases:
         topic = bench.topic(max_attempts=2, lease=bench.lease)
         bench.publish(topic, event := bench.event())
         broker = bench.broker(topic, shim=NoDeadPlace(), retry=ONCE)
-        try:
-            subscriber = bench.subscriber(topic, broker=broker)
-            if how == "dead_letter":
-                with pytest.raises(BridgeError):
-                    bench.one(subscriber, event).dead_letter("of no use")
-            else:
-                bench.one(subscriber, event).nack(delay=0)
-                with pytest.raises(BridgeError):
-                    bench.one(subscriber, event).nack(delay=0)
-        except BridgeError as refusal:
-            assert refusal.code == ErrorCode.FAILED_PRECONDITION, "opening was refused for another reason"
+        subscriber = bench.subscriber(topic, broker=broker)
+        delivery = bench.one(subscriber, event)
+        if how == "dead_letter":
+            with pytest.raises(BridgeError):
+                delivery.dead_letter("of no use")
+        else:
+            delivery.nack(delay=0)
+            last = bench.one(subscriber, event)
+            with pytest.raises(BridgeError):
+                last.nack(delay=0)
         broker.close()
         bench.one(bench.subscriber(topic), event, patience=2 * bench.lease + bench.rig.patience).ack()
 
@@ -292,7 +290,7 @@ class TrapCases:
 
             def send(self, inner: PublisherDriver, to: To, batch: Sequence[Outbound], timeout: float) -> Outcomes:
                 if any(inner.size(m) > limit for m in batch):
-                    raise Injected(refused(ErrorCode.TOO_LARGE, f"over {limit} bytes"))
+                    raise InjectedError(refused(ErrorCode.TOO_LARGE, f"over {limit} bytes"))
                 return inner.send(batch, timeout=timeout)
 
         subscriber = bench.subscriber(topic, broker=bench.broker(topic, shim=Tight(), retry=ONCE))
@@ -300,7 +298,8 @@ class TrapCases:
         bench.one(subscriber, event).dead_letter(REASON)
         [letter] = bench.letters(topic, 1)
         assert letter.event == event
-        if shim is Shim:  # in a copy there is no room for it
+        native = bench.driver().open_subscriber(place(topic, 0)).traits.dead
+        if native and shim is Shim:  # in a copy there is no room for it
             assert letter.reason[:20] == REASON[:20], "nothing of the reason was kept"
 
     @pytest.mark.parametrize("shim", [Shim, NoDeadSettle], ids=["native", "copied"])
@@ -330,7 +329,7 @@ class TrapCases:
                 timeout: float,
             ) -> Outcomes:
                 self.dead = True
-                raise Injected(refused(ErrorCode.UNAVAILABLE, "this process is as good as dead"))
+                raise InjectedError(refused(ErrorCode.UNAVAILABLE, "this process is as good as dead"))
 
             def open_subscriber(self, inner: Connection, of: Of) -> SubscriberDriver:
                 return _Abandoned(inner.open_subscriber(of))  # its end gives nothing back: it was killed
