@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -12,6 +14,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 done, 1 something failed or differs, 2 usage or configuration, 3 not found,
     4 denied, 5 unavailable or timed out, 130 interrupted.
     """
+    code: str | int | None = 130
     try:
         for name in ("SIGTERM", "SIGHUP"):  # end as Ctrl-C does: what was received is given back
             if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:
@@ -19,6 +22,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         from cloudevents_bridge.cli.app import app
 
         app.main(args, prog_name="ceb")
+    except SystemExit as done:
+        code = done.code
     except KeyboardInterrupt:
         pass
-    sys.exit(130)
+    if code == 130 and any(thread.name == "ceb-show" for thread in threading.enumerate()):
+        os._exit(130)  # it hangs in a write that nobody reads, and so would the interpreter's own ending
+    sys.exit(code)

@@ -114,6 +114,12 @@ class App(Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, help) for name, (_, help) in COMMANDS.items()])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
+
     def main(self, *args: Any, **settings: Any) -> NoReturn:
         """Run, and exit with the code that says how it went."""
         shell = Shell()

@@ -14,13 +14,14 @@ from typing import IO, Any, Protocol
 import click
 
 from cloudevents_bridge import BridgeError, CloudEvent, Publisher, PublishError
+from cloudevents_bridge.cli.interrupts import Interrupts
 from cloudevents_bridge.cli.shell import Shell, complain, event_line, one_line
-from cloudevents_bridge.errors import ErrorCode
+from cloudevents_bridge.errors import DeadlineExceededError, ErrorCode
 
 LONGEST = 64 * 1024 * 1024
 """Bytes of one line, at most: no broker takes more, and a file without line breaks must not fill the memory."""
-FLUSH = 24 * 3600.0
-"""Seconds to wait for the last events; each has its own time-out, so that this is never reached."""
+PATIENCE = 60.0
+"""Seconds in which none of the last events was accepted or failed, after which they are given up."""
 INTERRUPTED = 2.0
 """Seconds that what was read before Ctrl-C is given to be accepted."""
 
@@ -52,14 +53,15 @@ class Lines:
         position: bytes read.
     """
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], interrupts: Interrupts) -> None:
         self._stream = stream
+        self._interrupts = interrupts
         self.number = 0
         self.position = 0
 
     def __iter__(self) -> Iterator[bytes | None]:
         """Each line; None for one that is too long."""
-        while raw := self._stream.readline(LONGEST):
+        while raw := self._interrupts.window(self._read):
             self.number += 1
             self.position += len(raw)
             if len(raw) == LONGEST and not raw.endswith(b"\n"):
@@ -72,8 +74,11 @@ class Lines:
             if line.strip():
                 yield line
 
+    def _read(self) -> bytes:
+        return self._stream.readline(LONGEST)
+
     def _skip(self) -> None:
-        while rest := self._stream.readline(LONGEST):
+        while rest := self._interrupts.window(self._read):
             self.position += len(rest)
             if rest.endswith(b"\n"):
                 return
@@ -123,14 +128,14 @@ def publish_stream(
         KeyboardInterrupt: after what was read is accepted, or was given up, and the summary was printed.
     """
     began = time.monotonic()
-    lines = Lines(stream)
-    with _bar(shell, size) as bar:
+    with Interrupts() as interrupts, _bar(shell, size) as bar:
+        lines = Lines(stream, interrupts)
         tally = Tally(bar)
         try:
             _submit(lines, make, publisher, delay, tally, bar)
-            _flush(publisher, FLUSH)
+            _finish(publisher, tally)
         except KeyboardInterrupt:
-            _flush(publisher, INTERRUPTED)
+            _close(publisher, INTERRUPTED)
             _summary(shell, tally, lines, began, interrupted=True)
             raise
     if tally.hopeless is not None:
@@ -162,9 +167,24 @@ def _submit(
             return
 
 
-def _flush(publisher: Publisher | None, timeout: float) -> None:
+def _finish(publisher: Publisher | None, tally: Tally) -> None:
+    """Wait for the last events, for as long as there is progress."""
+    settled = -1
+    while publisher is not None and settled < tally.published + tally.failed:
+        settled = tally.published + tally.failed
+        try:
+            publisher.flush(timeout=PATIENCE)
+        except PublishError:
+            break  # all are settled, and each failure was reported with its line
+        except DeadlineExceededError:
+            continue
+        break
+    _close(publisher, INTERRUPTED)
+
+
+def _close(publisher: Publisher | None, timeout: float) -> None:
     if publisher is not None:
-        with suppress(PublishError):  # each failure was reported with its line
+        with suppress(PublishError):
             publisher.close(timeout=timeout)
 
 

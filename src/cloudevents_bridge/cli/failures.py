@@ -55,6 +55,8 @@ def report(error: BaseException, *, debug: bool) -> int:
         traceback.print_exception(error, file=sys.stderr)
     code = exit_code(error)
     if code == INTERRUPTED:
+        if sys.stderr.isatty():
+            click.echo(err=True)  # ends the line on which the terminal wrote ^C
         complain(describe(error))
     else:
         complain(f"error: {describe(error)}", fg="red")

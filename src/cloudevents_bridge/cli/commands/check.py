@@ -136,6 +136,7 @@ def _existence(name: str, broker: Broker, topics: list[Topic], *, required: bool
             if change is None:
                 yield Finding(name, f"{kind} {place}", "ok", "")
             elif change.action == "create":
-                yield Finding(name, f"{kind} {place}", "failed", "does not exist: `ceb topology apply` creates it")
+                detail = "does not exist: declare it in bridge.toml, and `ceb topology apply` creates it"
+                yield Finding(name, f"{kind} {place}", "failed", detail)
             else:
                 yield Finding(name, f"{kind} {place}", "failed", f"{change.detail}: `ceb topology plan` shows all")

@@ -124,7 +124,9 @@ def _template(
 
     if named["type"] is None:
         raise click.UsageError("no type of event: give --type, such as --type com.example.order.created")
-    return template(content_type, extensions, **{**named, "source": named["source"] or "/ceb"})
+    return template(
+        content_type, extensions, **{**named, "source": "/ceb" if named["source"] is None else named["source"]}
+    )
 
 
 def _refuse_attributes(

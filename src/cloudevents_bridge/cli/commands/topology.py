@@ -121,9 +121,8 @@ def _show(shell: Shell, changes: Iterable[Change], *, err: bool = False) -> None
             shell.emit(change._asdict())
         else:
             action = click.style(change.action, fg=colours[change.action])
-            click.echo(
-                f"{action} {change.kind} {change.name}" + (f"  {change.detail}" if change.detail else ""), err=err
-            )
+            detail = "" if change.name.endswith(change.detail) else f"  {change.detail}"
+            click.echo(f"{action} {change.kind} {change.name}{detail}", err=err)
 
 
 def _rows(topic: Topic, states: dict[str, str]) -> list[tuple[str, str, str]]:
