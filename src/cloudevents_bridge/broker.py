@@ -13,7 +13,7 @@ from cloudevents_bridge.adapters import check_options, load_adapter
 from cloudevents_bridge.core.retry import Backoff
 from cloudevents_bridge.dead_letters import DeadLetters
 from cloudevents_bridge.driver import Capability
-from cloudevents_bridge.errors import ConfigurationError, PublishError, UnsupportedError
+from cloudevents_bridge.errors import ConfigurationError, NotFoundError, PublishError, UnsupportedError
 from cloudevents_bridge.event import CloudEvent
 from cloudevents_bridge.line import Line, merged
 from cloudevents_bridge.outlet import Receipt
@@ -247,6 +247,9 @@ class Broker(Closing):
         name = f"ceb-tail-{os.urandom(4).hex()}"
         of = driver.Subscription(self._declared.topic(check_name("topic", topic)), name, expires=TAIL_EXPIRES)
         session.ensure(of.topic)
+        changes = session.call(f"tail topic {topic}", lambda _: session.connection.topology.diff([of.topic]))
+        if any(change.have is None and not change.setting for change in changes):
+            raise NotFoundError(f"there is no topic {topic} on {self.url} to tail: create it with `ceb topology apply`")
         session.call(f"tail topic {topic}", lambda _: session.apply([of]))
         subscriber = self._own(Subscriber(self._opener, of, Subscription(name)))
         try:
