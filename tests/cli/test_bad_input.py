@@ -87,6 +87,10 @@ T = ("--type", "t")
         (["contract", "--deadline", "soon"], 2, "'soon' is no duration"),
         (["contract", "--existing", "nope"], 2, "'nope' is no file"),
         (["contract", "amqp://me:hunter2@h"], 2, "holds a user or password"),
+        (["contract", "nosuch://x"], 2, "no adapter for nosuch:// is installed"),
+        (["contract", "--profile", "other"], 2, "profile other has options (endpoint)"),
+        (["contract", "--profile", "prod"], 2, "has no profile 'prod'"),
+        (["contract", "memory://", "--url", "memory://"], 2, "both name the broker"),
         (["--url", "nonsense", "publish", "orders", *T], 2, "'nonsense' is no broker's URL"),
         (["--url", "amqp://me:hunter2@h", "publish", "orders", *T], 2, "holds a user or password"),
         (["--url", "nosuch://x", "publish", "orders", *T], 2, "no adapter for nosuch:// is installed"),
@@ -100,7 +104,10 @@ T = ("--type", "t")
     ],
 )
 def test_one_line(ceb: Ceb, project: Path, words: list[str], code: int, says: str) -> None:
-    project.write_text(project.read_text() + '[profiles.broken]\nurl = "memory://"\ncolour = 1\n')
+    project.write_text(
+        project.read_text() + '[profiles.broken]\nurl = "memory://"\ncolour = 1\n'
+        '[profiles.other]\nurl = "memory://"\nendpoint = "http://localhost"\n'
+    )
     (project.parent / "not.toml").write_text("default =")
     result = ceb(*words)
     assert result.code == code, result

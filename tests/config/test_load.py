@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloudevents_bridge.config import Settings, load, parse_duration, profiles
 from cloudevents_bridge.errors import ConfigurationError, ErrorCode, UnsupportedError
@@ -361,3 +366,62 @@ def test_durations(value: object, seconds: float) -> None:
 def test_no_durations(value: object) -> None:
     with pytest.raises(ConfigurationError, match="is no duration: use seconds"):
         parse_duration(value)
+
+
+KEYS = st.sampled_from(
+    ["default", "requires", "topics", "profiles", "url", "endpoint", "create_missing", "retry", "timeout", "telemetry"]
+    + [
+        "options",
+        "publish",
+        "spool",
+        "orders",
+        "ordered",
+        "native",
+        "subscriptions",
+        "billing",
+        "max_attempts",
+        "lease",
+    ]
+    + ["redelivery", "filter", "attempts", "initial", "maximum", "factor", "p", "x", "é"]
+)
+SCALARS = (
+    st.booleans()
+    | st.integers(-5, 10**20)
+    | st.floats()
+    | st.sampled_from(
+        ["", "60s", "5m", "x", "memory://", "amqp://me:hunter2@h", "${HOME}", "${", "ordering", "p", "a\nb"]
+    )
+    | st.dates()
+)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4))
+
+
+def as_toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {as_toml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(as_toml, value)) + "]"
+    if isinstance(value, date):
+        return value.isoformat()
+    return json.dumps(value).replace("NaN", "nan").replace("Infinity", "inf")
+
+
+@given(
+    st.dictionaries(KEYS, VALUES, max_size=5),
+    st.dictionaries(KEYS, VALUES, max_size=5),
+    st.dictionaries(KEYS, VALUES, max_size=4),
+)
+def test_any_file_gives_settings_or_one_error(
+    whole: dict[str, object], profile: dict[str, object], topic: dict[str, object]
+) -> None:
+    whole = {"default": "p", "profiles": {"p": {"url": "memory://", **profile}}, "topics": {"orders": topic}, **whole}
+    text = "\n".join(f"{json.dumps(key)} = {as_toml(value)}" for key, value in whole.items())
+    with TemporaryDirectory() as folder:
+        Path(folder, "bridge.toml").write_text(text, encoding="utf-8")
+        try:
+            load(environ={"HOME": "/h"}, cwd=folder)
+        except (ConfigurationError, UnsupportedError) as error:
+            message = str(error)
+        else:
+            message = ""
+    assert "\n" not in message

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -10,7 +12,7 @@ import click
 from cloudevents_bridge.cli.app import command as cli_command
 from cloudevents_bridge.cli.params import DURATION
 from cloudevents_bridge.cli.shell import Shell
-from cloudevents_bridge.errors import ConfigurationError
+from cloudevents_bridge.errors import ConfigurationError, NotFoundError
 
 REPORTS = ("json", "md", "junit")
 
@@ -42,7 +44,7 @@ class ReportType(click.ParamType):  # type: ignore[type-arg]  # generic since cl
 @click.option("-k", "expression", metavar="EXPR", help="Only cases that match, as in pytest -k.")
 @click.option("--prefix", metavar="P", help="Beginning of the names it creates.")
 @click.option("--existing", type=click.Path(path_type=Path), metavar="FILE", help="Topics to use: none is created.")
-@click.option("--max-events", type=click.IntRange(min=1), metavar="N", help="Events in all, at most.")
+@click.option("--max-events", type=click.IntRange(min=1), metavar="N", help="Events of one case, at most.")
 @click.option("--deadline", type=DURATION, metavar="15m", help="Time in all, at most.")
 @click.option("--report", "reports", type=ReportType(), metavar="json|md|junit=FILE", multiple=True, help="Write it.")
 @click.option("--fail-on-not-run", is_flag=True, help="Exit 1 if a case was not run.")
@@ -64,15 +66,7 @@ def command(
     fail_on_not_run: bool,
     sweep: bool,
 ) -> int:
-    if target is not None and shell.url is not None:
-        raise click.UsageError("URL and --url both name the broker: give one of them")
-    url = target or shell.url
-    if url is None and shell.profile is not None:
-        url = shell.settings().url.text
-    if url is not None:
-        from cloudevents_bridge.config import parse_url
-
-        url = parse_url(url).text
+    url = _url(shell, target)
     if rig is not None and (not all(part.strip() for part in rig.split(":")) or rig.count(":") != 1):
         raise click.UsageError(f"--rig {rig!r} is not MODULE:RIG")
     if existing is not None and not existing.is_file():
@@ -85,6 +79,8 @@ def command(
         raise ConfigurationError(
             f"the contract suite is not installed here ({sys.executable}): pip install cloudevents-bridge-contract"
         ) from error
+    if url is not None and rig is None:
+        _reach(url, ping=not explain)
     return int(
         run(
             url,
@@ -101,3 +97,31 @@ def command(
             sweep=sweep,
         )
     )
+
+
+def _url(shell: Shell, target: str | None) -> str | None:
+    if target is not None and shell.url is not None:
+        raise click.UsageError("URL and --url both name the broker: give one of them")
+    if target is None and shell.url is None and shell.profile is None:
+        return None
+    settings = replace(shell, url=target or shell.url).settings()
+    if settings.options:
+        # Without its endpoint the suite would run against another broker than the one that is meant.
+        raise ConfigurationError(
+            f"profile {settings.profile} has options ({', '.join(settings.options)}), and the suite takes a URL only: "
+            "write a rig that connects with them, and give --rig MODULE:RIG"
+        )
+    return settings.url.text
+
+
+def _reach(url: str, *, ping: bool) -> None:
+    """One clear error in place of one for each case.
+
+    Raises:
+        BridgeError: if there is no adapter, or the broker cannot be reached.
+    """
+    from cloudevents_bridge import connect
+
+    with connect(url) as broker, suppress(NotFoundError):  # the suite creates what it needs
+        if ping:
+            broker.ping()
