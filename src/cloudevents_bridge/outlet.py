@@ -60,15 +60,15 @@ class Outlet:
         """The event, encoded. One that this broker cannot carry is an entry with a refusal."""
         try:
             attributes, body = self._encode(event)
+            members = event._state.members
+            ttl = self._ttl(event) if self._expires and "expirytime" in event._state.extra else None
+            message = Outbound(body, attributes, members.partitionkey, f"{members.source} {members.id}", delay, ttl)
+            return Entry(message, self._size(message), tag, deadline)
         except Exception as error:  # noqa: BLE001 - the outcome of this event, not of the others
             code = error.code if isinstance(error, BridgeError) else ErrorCode.INTERNAL
             fault = Fault(code, retryable=False, maybe_applied=False, message=f"it cannot be encoded: {error}")
             refused = Outbound(b"", {}, event.partitionkey)
             return Entry(refused, 0, tag, deadline, refusal=fault, cause=error)
-        members = event._state.members
-        ttl = self._ttl(event) if self._expires and "expirytime" in event._state.extra else None
-        message = Outbound(body, attributes, members.partitionkey, f"{members.source} {members.id}", delay, ttl)
-        return Entry(message, self._size(message), tag, deadline)
 
     def _ttl(self, event: CloudEvent) -> float | None:
         expiry = event.extensions["expirytime"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -191,7 +192,7 @@ class Publisher(Closing):
         return cast("list[Receipt | BridgeError]", outcomes)
 
     def _check_delay(self, outlet: Outlet, delay: float) -> None:
-        if delay < 0:
+        if not 0 <= delay < math.inf:
             raise InvalidArgumentError(
                 f"delay is {delay!r}: it must be 0 or more seconds", broker=outlet.session.broker
             )

@@ -31,7 +31,7 @@ _TOO_LATE = Fault(
 )
 
 
-class Entry(Struct, eq=False, gc=False):
+class Entry(Struct, eq=False):
     """One event on its way out.
 
     Attributes:
@@ -43,7 +43,8 @@ class Entry(Struct, eq=False, gc=False):
         attempt: the try that is due or under way, 1 = first.
         most: events in a batch with this one, at most; halved each time a batch as a whole was too large.
         maybe_applied: the answer to a try was lost.
-        cause: the native error of the last try, where it was one.
+        cause: the native error of the last try, where it was one. Its traceback leads back here, so that entries must
+            stay within the garbage collector's reach.
     """
 
     message: Outbound
