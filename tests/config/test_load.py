@@ -368,21 +368,21 @@ def test_no_durations(value: object) -> None:
         parse_duration(value)
 
 
+FILE_KEYS = ["default", "requires", "topics", "profiles"]
+PROFILE_KEYS = ["url", "endpoint", "create_missing", "retry", "timeout", "telemetry", "options", "publish", "spool"]
+TOPIC_KEYS = [
+    "ordered",
+    "native",
+    "subscriptions",
+    "max_attempts",
+    "lease",
+    "redelivery",
+    "filter",
+    "attempts",
+    "initial",
+]
 KEYS = st.sampled_from(
-    ["default", "requires", "topics", "profiles", "url", "endpoint", "create_missing", "retry", "timeout", "telemetry"]
-    + [
-        "options",
-        "publish",
-        "spool",
-        "orders",
-        "ordered",
-        "native",
-        "subscriptions",
-        "billing",
-        "max_attempts",
-        "lease",
-    ]
-    + ["redelivery", "filter", "attempts", "initial", "maximum", "factor", "p", "x", "é"]
+    [*FILE_KEYS, *PROFILE_KEYS, *TOPIC_KEYS, "orders", "billing", "maximum", "factor", "p", "x", "é"]
 )
 SCALARS = (
     st.booleans()

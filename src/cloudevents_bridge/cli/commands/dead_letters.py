@@ -24,7 +24,7 @@ def command() -> None:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which letters are meant: ids (or beginnings of them), all, or those that the filters find."""
+    """Which letters are meant: ids, all, or those that the filters find."""
 
     ids: tuple[str, ...]
     all: bool
