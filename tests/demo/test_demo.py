@@ -77,6 +77,17 @@ def test_no_process_is_left_when_the_demo_is_interrupted(tmp_path: Path) -> None
     assert all(child.poll() is not None for child in children)
 
 
+def test_it_reads_no_configuration_but_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bridge.toml").write_text("this is no TOML")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLOUDEVENTS_BRIDGE_CONFIG", str(tmp_path / "missing.toml"))
+    monkeypatch.setenv("CLOUDEVENTS_BRIDGE_URL", "nothing://at-all")
+    assert run() == 0
+    assert "The broker is sqlite:///ceb-demo/events.db;" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process there")
 def test_ctrl_c_ends_the_demo_quietly(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cloudevents_bridge", "demo", "--workdir", str(tmp_path)]

@@ -14,15 +14,15 @@ from typing import IO
 
 import msgspec
 
-from cloudevents_bridge import BridgeError, connect
+from cloudevents_bridge import BridgeError
 from cloudevents_bridge.demo.orders import Order, read_orders
 from cloudevents_bridge.demo.report import Consumed, Published
-from cloudevents_bridge.demo.shop import HANDLERS, ORDERS, PaymentError, publish
+from cloudevents_bridge.demo.shop import HANDLERS, ORDERS, PaymentError, open_broker, publish
 
 
 def run_publisher(url: str, file: Path) -> Published:
     """Publish the orders of a file."""
-    with connect(url) as broker:
+    with open_broker(url) as broker:
         accepted, refused = publish(broker, read_orders(file))
     return Published(accepted, refused)
 
@@ -60,7 +60,7 @@ def run_consumer(url: str, name: str, told: IO[str]) -> Consumed:
     handler = HANDLERS[name]()
     consumed: set[str] = set()
     failed = 0
-    with connect(url, topics=[ORDERS]) as broker, broker.subscriber(ORDERS.name, name) as subscriber:
+    with open_broker(url) as broker, broker.subscriber(ORDERS.name, name) as subscriber:
         outstanding = Outstanding(subscriber.close)
         threading.Thread(target=outstanding.listen, args=[told], daemon=True).start()
         for delivery in subscriber:

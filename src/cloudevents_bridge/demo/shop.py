@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Protocol
 from zlib import crc32
 
-from cloudevents_bridge import Broker, CloudEvent, RetryPolicy, Subscription, Topic
+from cloudevents_bridge import Broker, CloudEvent, RetryPolicy, Subscription, Topic, connect
 from cloudevents_bridge.demo.orders import Order, Refused
 
 SOON = RetryPolicy(initial=0.2, maximum=1.0)
@@ -21,6 +22,11 @@ ORDERS = Topic(
         for name in ("inventory", "payment", "notification", "analytics")
     ],
 )
+
+
+def open_broker(url: str) -> Broker:
+    """The shop's broker, whatever `bridge.toml` the working directory has."""
+    return connect(url, topics=[ORDERS], config=Path(__file__).with_name("bridge.toml"))
 
 
 def publish(broker: Broker, orders: Iterable[Order | Refused]) -> tuple[int, list[Refused]]:

@@ -16,10 +16,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from cloudevents_bridge import Broker, connect
+from cloudevents_bridge import Broker
 from cloudevents_bridge.demo.orders import FILE
 from cloudevents_bridge.demo.report import Consumed, Feed, Published, Summary, show, to_json
-from cloudevents_bridge.demo.shop import ORDERS
+from cloudevents_bridge.demo.shop import ORDERS, open_broker
 
 PATIENCE = 120.0
 """Seconds after which a process that has not ended is taken for stuck."""
@@ -75,7 +75,7 @@ def perform(url: str) -> Summary:
     """Run all processes on an emptied broker and add up what they counted."""
     began = time.monotonic()
     deadline = began + PATIENCE
-    with connect(url, topics=[ORDERS]) as broker:
+    with open_broker(url) as broker:
         broker.topology.delete()
         broker.topology.apply()
         with _children() as start:
