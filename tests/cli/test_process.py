@@ -154,6 +154,30 @@ def test_what_could_not_be_written_is_not_acknowledged(start: Process, broker: B
         assert subscriber.receive(1, wait=5)
 
 
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+def test_a_closed_or_full_output_acknowledges_nothing(broker: Broker, redirection: str) -> None:
+    if "full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    broker.publish("orders", event(1))
+    line = f'"$0" -m cloudevents_bridge receive orders/billing --ack {redirection}'
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable], stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    with broker.subscriber("orders", "billing") as subscriber:
+        assert subscriber.receive(1, wait=5)
+
+
+def test_a_closed_input_is_no_data(broker: Broker) -> None:
+    line = '"$0" -m cloudevents_bridge publish orders --type t -q <&- 2>&-'
+    assert subprocess.run(["sh", "-c", line, sys.executable], timeout=PATIENCE, check=False).returncode == 0
+    with broker.subscriber("orders", "billing") as subscriber:
+        [delivery] = subscriber.receive(1)
+        assert delivery.event.data_bytes is None
+
+
 def test_an_interrupted_stream_says_how_far_it_came(start: Process, broker: Broker) -> None:
     publish = start("publish", "orders", "--type", "t", "--lines", "-", stdin=subprocess.PIPE)
     assert publish.stdin is not None

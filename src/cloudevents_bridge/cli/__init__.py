@@ -14,6 +14,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 done, 1 something failed or differs, 2 usage or configuration, 3 not found,
     4 denied, 5 unavailable or timed out, 130 interrupted.
     """
+    _check_streams()
     code: str | int | None = 130
     try:
         for name in ("SIGTERM", "SIGHUP"):  # end as Ctrl-C does: what was received is given back
@@ -29,3 +30,14 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     if code == 130 and any(thread.name == "ceb-show" for thread in threading.enumerate()):
         os._exit(130)  # it hangs in a write that nobody reads, and so would the interpreter's own ending
     sys.exit(code)
+
+
+def _check_streams() -> None:
+    """A stream that the caller closed is empty, or swallows; but what is written must not be lost in silence."""
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stdout is None:
+        sys.stderr.write("error: standard output is closed: give it somewhere to go, /dev/null at least\n")
+        sys.exit(1)
