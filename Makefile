@@ -42,9 +42,9 @@ docs: $(VENV)/.docs
 	@echo 'docs/_build/html/index.html'
 
 bench: $(VENV)/.bench
-	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/codec.py
 	$(BIN)/python bench/compare.py
+	$(BIN)/python bench/startup.py
 
 clean:
 	rm -rf $(VENV) build dist docs/_build ceb-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
