@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -53,10 +55,20 @@ class Running:
     @classmethod
     @contextmanager
     def started(cls, rig: Rig) -> Iterator[Running]:
-        with rig.running() as url:
+        with _shut_off(), rig.running() as url:
             self = cls(rig, url)
             with self.admin:
                 yield self
+
+
+@contextmanager
+def _shut_off() -> Iterator[None]:
+    """Keep a `bridge.toml` that lies about, here and in the programs that cases start, out of the run."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        config = Path(folder) / "bridge.toml"
+        config.touch()
+        patch.setenv("CLOUDEVENTS_BRIDGE_CONFIG", str(config))
+        yield
 
 
 class Bench:

@@ -17,7 +17,7 @@ from cloudevents_bridge_contract import plugin, running
 from cloudevents_bridge_contract.bench import NAMES
 from cloudevents_bridge_contract.existing import Pool
 from cloudevents_bridge_contract.faulty import native_url
-from cloudevents_bridge_contract.report import FAILED, GROUPS, NOT_RUN, OUTCOMES, Matrix
+from cloudevents_bridge_contract.report import FAILED, GROUPS, NOT_RUN, OUTCOMES
 from cloudevents_bridge_contract.rig import Rig
 from cloudevents_bridge_contract.rigs import (
     AwkwardRig,
@@ -28,6 +28,7 @@ from cloudevents_bridge_contract.rigs import (
     topics_in,
 )
 
+TIMED_OUT = 5
 EMBEDDED: tuple[type[EmbeddedRig], ...] = (MemoryRig, SqliteRig, SqliteProcessesRig, AwkwardRig)
 
 
@@ -121,7 +122,7 @@ def run(
         sweep: remove what earlier runs left, and run nothing.
 
     Returns:
-        0 if no case failed, 1 otherwise.
+        0 if no case failed, 1 if one did, 5 if the deadline was over before all had their turn.
 
     Raises:
         ConfigurationError: if a group, rig, prefix or file is wrong.
@@ -142,13 +143,15 @@ def run(
         return 0
     if sweep:
         return max(map(_sweep, rigs))
-    matrix = Matrix()
-    code = _pytest(rigs, matrix, only=only, k=k, deadline=deadline, reports=list(reports))
-    outcomes = {cell.outcome for row in matrix.cells.values() for cell in row.values()}
+    chosen = _Chosen(only)
+    code = _pytest(rigs, chosen, k=k, deadline=deadline, reports=list(reports))
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise ConfigurationError("no case was chosen: see `ceb contract --explain` for the groups")
+    outcomes = chosen.outcomes()
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) or FAILED in outcomes:
         return 1
+    if chosen.unfinished():
+        return TIMED_OUT
     return 1 if fail_on_not_run and NOT_RUN in outcomes else 0
 
 
@@ -174,13 +177,7 @@ def _checked_prefix(prefix: str) -> str:
 
 
 def _pytest(
-    rigs: list[Rig],
-    matrix: Matrix,
-    *,
-    only: Sequence[str],
-    k: str | None,
-    deadline: float | None,
-    reports: list[tuple[str, Path]],
+    rigs: list[Rig], chosen: _Chosen, *, k: str | None, deadline: float | None, reports: list[tuple[str, Path]]
 ) -> int:
     """Run the cases in this process."""
     arguments: list[str] = ["--pyargs", running.__name__, "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider"]
@@ -192,26 +189,31 @@ def _pytest(
     for kind, path in reports:
         arguments += [f"--junitxml={path}"] if kind == "junit" else ["--contract-report", f"{kind}={path}"]
     running.choose(rigs)
-    return int(pytest.main(arguments, plugins=[_Chosen(only, matrix)]))
+    return int(pytest.main(arguments, plugins=[chosen]))
 
 
 class _Chosen:
-    """A pytest plugin for one run: the groups chosen, and the matrix handed back."""
+    """A pytest plugin for one run: takes the groups chosen, and keeps what came out."""
 
-    def __init__(self, only: Sequence[str], matrix: Matrix) -> None:
+    def __init__(self, only: Sequence[str]) -> None:
         self.only = only
-        self.matrix = matrix
+        self._collector: plugin.Collector | None = None
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        self._collector = config.pluginmanager.get_plugin(plugin.COLLECTOR)
         if self.only:
             dropped = [item for item in items if plugin.case_of(item).partition(".")[0] not in self.only]
             config.hook.pytest_deselected(items=dropped)
             items[:] = [item for item in items if item not in dropped]
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        properties: dict[str, Any] = dict(report.user_properties)
-        if plugin.PROPERTY in properties:
-            self.matrix.add(**properties[plugin.PROPERTY])
+    def outcomes(self) -> set[str]:
+        """How the cases ended."""
+        matrix = self._collector.matrix if self._collector is not None else None
+        return {cell.outcome for row in matrix.cells.values() for cell in row.values()} if matrix is not None else set()
+
+    def unfinished(self) -> bool:
+        """Whether the run ended before all cases had their turn."""
+        return self._collector is not None and bool(self._collector.unfinished)
 
 
 def _explained(rig: Rig, only: Sequence[str]) -> str:

@@ -54,6 +54,7 @@ class Shim:
     Attributes:
         sends: each batch given to a publisher driver, in the order the calls began.
         settles: verb and count of each settle.
+        receives: how many receives there were.
         control: the calls of the topology driver.
         connection: the driver's connection behind the layer, once one was made.
     """
@@ -64,6 +65,7 @@ class Shim:
         self.lock = threading.Lock()
         self.sends: list[list[Outbound]] = []
         self.settles: list[tuple[Verb, int]] = []
+        self.receives = 0
         self.control: list[str] = []
         self.connection: Connection | None = None
 
@@ -198,6 +200,8 @@ class _Subscriber:
         self.traits = shim.receive_traits(inner.traits)
 
     def receive(self, max_messages: int, wait: float) -> Received:
+        with self._shim.lock:
+            self._shim.receives += 1
         return self._shim.receive(self._inner, self._of, max_messages, wait)
 
     def settle(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("cloudevents_bridge_contract.suite", "cloudevents_bridge_contract.bench")
 
 PROPERTY = "cloudevents_bridge_contract"
+COLLECTOR = "cloudevents_bridge_contract_collector"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if kind not in ("json", "md") or not path:
             raise pytest.UsageError(f"--contract-report {report!r}: write json=FILE or md=FILE")
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Collector(), "cloudevents_bridge_contract_collector")
+        config.pluginmanager.register(Collector(), COLLECTOR)
 
 
 @pytest.fixture(scope="class")
@@ -89,29 +90,51 @@ def _fixtures(item: pytest.Item) -> list[str]:
 
 
 class Collector:
-    """Collects in the process that reports; the workers of xdist send theirs there with their reports."""
+    """Collects in the process that reports; the workers of xdist send theirs there with their reports.
+
+    Attributes:
+        matrix: None until a contract case was seen.
+        unfinished: cases that were chosen and that the run never came to.
+    """
 
     def __init__(self) -> None:
         self.matrix: Matrix | None = None
+        self.unfinished: list[tuple[Rig, str]] = []
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        found = [(_rig(item), case_of(item)) for item in session.items if _rig(item) is not None]
+        self.unfinished = [] if session.config.option.collectonly else cast("list[tuple[Rig, str]]", found)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         properties = dict(cast("list[tuple[str, Any]]", report.user_properties))
         cell = properties.get(PROPERTY)
-        if cell is None:
-            return
-        if self.matrix is None:
-            from cloudevents_bridge_contract.report import Matrix
-
-            self.matrix = Matrix()
-        self.matrix.add(**cell, seconds=report.duration, duplicates=properties.get("duplicates", 0))
+        if cell is not None:
+            self._matrix().add(**cell, seconds=report.duration, duplicates=properties.get("duplicates", 0))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self.matrix is None:
-            return
+        if self.unfinished or self.matrix is not None:
+            self._note_unfinished()
+            self._write(terminalreporter)
+
+    def _note_unfinished(self) -> None:
+        matrix = self._matrix()
+        self.unfinished = [(rig, case) for rig, case in self.unfinished if rig.name not in matrix.cells.get(case, {})]
+        for rig, case in self.unfinished:
+            matrix.add(rig=rig.name, kind=rig.kind, case=case, outcome="not run", reason="the run ended before it")
+
+    def _write(self, terminalreporter: pytest.TerminalReporter) -> None:
+        matrix = self._matrix()
         for report in terminalreporter.config.getoption("--contract-report"):
             kind, _, path = report.partition("=")
             target = Path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(self.matrix.json() if kind == "json" else self.matrix.markdown(), encoding="utf-8")
+            target.write_text(matrix.json() if kind == "json" else matrix.markdown(), encoding="utf-8")
         terminalreporter.section("contract")
-        terminalreporter.write_line(self.matrix.text())
+        terminalreporter.write_line(matrix.text())
+
+    def _matrix(self) -> Matrix:
+        if self.matrix is None:
+            from cloudevents_bridge_contract.report import Matrix
+
+            self.matrix = Matrix()
+        return self.matrix

@@ -44,12 +44,15 @@ class ConsumeCases:
 
     def test_empty_wait_is_kept_without_spinning(self, bench: Bench) -> None:
         topic = bench.topic()
-        subscriber = bench.subscriber(topic)
+        shim = Shim()
+        subscriber = bench.subscriber(topic, broker=bench.broker(topic, shim=shim))
         subscriber.receive(wait=0)
+        before = shim.receives
         began, used = time.monotonic(), time.process_time()
         assert subscriber.receive(wait=1.0) == []
         took, used = time.monotonic() - began, time.process_time() - used
         assert 0.95 <= took < 1.0 + bench.rig.wakeup, f"a wait of one second took {took:.2f} s"
+        assert shim.receives - before <= 10, f"one second of waiting made {shim.receives - before} native receives"
         assert used < 0.4, f"one second of waiting cost {used:.2f} s of processor time"
 
     def test_wait_zero_returns_at_once(self, bench: Bench) -> None:

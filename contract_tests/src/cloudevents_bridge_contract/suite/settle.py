@@ -141,7 +141,7 @@ class SettleCases:
         again.ack()
 
     def test_one_bad_receipt_does_not_spoil_the_batch(self, bench: Bench) -> None:
-        topic = bench.topic(lease=max(1.5, 2 * bench.lease))
+        topic = bench.topic(lease=max(1.0, 2 * bench.lease))
         bench.publish(topic, event := bench.event())
         subscriber, other = bench.subscriber(topic), bench.subscriber(topic)
         stale = bench.one(subscriber, event)
@@ -152,7 +152,7 @@ class SettleCases:
         with pytest.raises(SettleError) as caught:
             subscriber.ack_many([*deliveries[:2], stale, *deliveries[2:]])
         assert [(d.event.id, type(e)) for d, e in caught.value.failed] == [(event.id, LeaseLostError)]
-        bench.nothing(subscriber, 2 * max(1.5, 2 * bench.lease), f"the {len(good)} others were acked")
+        bench.nothing(subscriber, 2 * max(1.0, 2 * bench.lease), f"the {len(good)} others were acked")
 
     def test_many_acks_at_once(self, bench: Bench) -> None:
         topic = bench.topic(lease=max(5.0, 3 * bench.lease))
