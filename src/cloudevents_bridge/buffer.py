@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from weakref import WeakSet
 
 from cloudevents_bridge import clock
@@ -64,6 +65,7 @@ class Buffer:
         self._unresolved: dict[Future[Receipt], tuple[CloudEvent, Account]] = {}
         self._owing: set[Account] = set()
         self.pending = 0
+        self.failures = 0
         self._outbox = outlet.outbox()
         self._thread = threading.Thread(target=self._work, name=f"ceb-publish-{topic}", daemon=True)
         self._thread.start()
@@ -232,8 +234,10 @@ class Buffer:
         self._resolve(told)
 
     def _fail_all(self, error: BridgeError) -> None:
-        self._outbox.abandon()
-        self._resolve([(entry.tag[1], error) for entry, _ in self._outbox.take()])
+        self._outbox = self._outlet.outbox()  # what was in flight is lost to the old one
+        with self._changed:
+            taken = [future for future in self._unresolved if future.running()]
+        self._resolve([(future, error) for future in taken])
 
     def _resolve(self, told: list[tuple[Future[Receipt], Receipt | BridgeError]]) -> None:
         """Tell the callers. What `close` has given up meanwhile is passed over."""
@@ -248,6 +252,7 @@ class Buffer:
                 accounts.append(account)
                 if isinstance(outcome, BridgeError):
                     self._owing.add(account)
+                    self.failures += 1
                     account.failures += 1
                     if len(account.failed) < MAX_FAILURES:
                         account.failed.append((event, outcome))
@@ -273,12 +278,13 @@ def _flush_at_exit() -> None:
     """A program that ends with events buffered sends them now, or says how many were lost and exits with 1."""
     lost = 0
     for buffer in list(_live):
-        try:
+        failed_before = buffer.failures
+        with suppress(DeadlineExceededError):
             buffer.wait_empty(AT_EXIT)
-        except BridgeError:
-            lost += buffer.pending
+        if left := buffer.pending + buffer.failures - failed_before:
+            lost += left
             print(
-                f"cloudevents_bridge: {buffer.pending} events for topic {buffer._topic} on {buffer._broker} were not "
+                f"cloudevents_bridge: {left} events for topic {buffer._topic} on {buffer._broker} were not "
                 "accepted before the program ended: close the publisher or the broker before",
                 file=sys.stderr,
             )

@@ -106,7 +106,12 @@ class Outlet:
     def _submit(self, batch: list[Entry]) -> Future[Sequence[Done | Fault]]:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(MAX_SENDS, thread_name_prefix="ceb-send")
-        return self._pool.submit(self._send, batch)
+        try:
+            return self._pool.submit(self._send, batch)
+        except RuntimeError:  # the program ends, and no pool starts anything any more
+            sent: Future[Sequence[Done | Fault]] = Future()
+            sent.set_result(self._send(batch))
+            return sent
 
     def _send(self, batch: list[Entry]) -> Sequence[Done | Fault]:
         try:
