@@ -31,8 +31,9 @@ static: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED)
 
+# Whoever waits for an answer does not wait for the pages' examples and for killed processes: `make test` has them.
 check: static
-	$(BIN)/pytest -q -n auto tests
+	$(BIN)/pytest -q -n auto tests --ignore tests/docs --ignore tests/bench
 
 test: $(VENV)/.dev
 	$(BIN)/pytest -q -n auto $(TESTS)
