@@ -282,7 +282,9 @@ class TrapCases:
         probe = Limited(count=1)
         bench.broker(topic, shim=probe).publish(topic.name, small := bench.event(data="x"))
         room = limit - driver.size(probe.sends[0][0])
-        bench.publish(topic, event := bench.event(data="x" * (room - 16)))
+        event = bench.event(data="x" * (room + 1))
+        bench.broker(topic, shim=probe).publish(topic.name, event)
+        assert driver.size(probe.sends[1][0]) == limit, "the case does not meet the limit exactly"
 
         class Tight(shim):  # type: ignore[misc, valid-type]
             def send_traits(self, traits: SendTraits) -> SendTraits:
