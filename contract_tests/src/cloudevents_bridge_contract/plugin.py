@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from cloudevents_bridge_contract.report import Matrix
     from cloudevents_bridge_contract.rig import Rig
 
-pytest.register_assert_rewrite("cloudevents_bridge_contract.suite", "cloudevents_bridge_contract.bench")
-
 PROPERTY = "cloudevents_bridge_contract"
+SUITE = "cloudevents_bridge_contract.suite"
 COLLECTOR = "cloudevents_bridge_contract_collector"
+
+pytest.register_assert_rewrite(SUITE, "cloudevents_bridge_contract.bench")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,6 +79,8 @@ def case_of(item: pytest.Item) -> str:
     """`group.case[parameters]`, as quirks and the matrix name it."""
     function = cast("pytest.Function", item).function
     group = function.__module__.rpartition(".")[2]
+    if function.__module__.startswith(SUITE):
+        group = group.partition("_")[0]
     return f"{group}.{item.name.removeprefix('test_')}"
 
 

@@ -1,4 +1,7 @@
-"""The cases, one module per group. They speak the public API and the rig, never a broker's own words."""
+"""The cases: a module or two per group, named `GROUP` or `GROUP_…`.
+
+They speak the public API and the rig, never a broker's own words.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,24 @@ from cloudevents_bridge_contract.suite.envelope import EnvelopeCases
 from cloudevents_bridge_contract.suite.life import LifeCases
 from cloudevents_bridge_contract.suite.order import OrderCases
 from cloudevents_bridge_contract.suite.publish import PublishCases
+from cloudevents_bridge_contract.suite.publish_trouble import PublishTroubleCases
 from cloudevents_bridge_contract.suite.settle import SettleCases
 from cloudevents_bridge_contract.suite.topology import TopologyCases
 from cloudevents_bridge_contract.suite.traps import TrapCases
+from cloudevents_bridge_contract.suite.traps_dead_letters import DeadLetterTrapCases
 
 
 class ContractSuite(
-    PublishCases, EnvelopeCases, ConsumeCases, SettleCases, OrderCases, TopologyCases, LifeCases, TrapCases
+    PublishCases,
+    PublishTroubleCases,
+    EnvelopeCases,
+    ConsumeCases,
+    SettleCases,
+    OrderCases,
+    TopologyCases,
+    LifeCases,
+    TrapCases,
+    DeadLetterTrapCases,
 ):
     """Every case, for one rig: `class TestNats(ContractSuite): rig = NatsRig()`."""
 
