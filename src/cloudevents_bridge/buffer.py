@@ -57,7 +57,8 @@ class Buffer:
         self._max = max_buffered
         self._block = on_full == "block"
         self._broker = outlet.session.broker
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # entered itself: Ctrl-C on the way into a Condition leaves it locked
+        self._changed = threading.Condition(self._lock)
         self._incoming: deque[Item] = deque()
         self._since = 0.0  # when the oldest of the incoming came
         self._hurry = 0  # flushes that wait: do not linger
@@ -73,7 +74,7 @@ class Buffer:
 
     def submit(self, event: CloudEvent, delay: float, account: Account) -> Future[Receipt]:
         future: Future[Receipt] = Future()
-        with self._changed:
+        with self._lock:
             while self.pending >= self._max and not self._closing:
                 if not self._block:
                     raise make_error(
@@ -104,7 +105,7 @@ class Buffer:
             DeadlineExceededError: if that took longer than `timeout` seconds.
         """
         of = account or self
-        with self._changed:
+        with self._lock:
             self._hurry += 1
             self._changed.notify_all()
             try:
@@ -138,7 +139,7 @@ class Buffer:
             self.wait_empty(timeout)
         except DeadlineExceededError:
             late = True
-        with self._changed:
+        with self._lock:
             self._closing = True
             self._changed.notify_all()
         if late:
@@ -149,7 +150,7 @@ class Buffer:
         self._raise_failures(list(self._owing))
 
     def _give_up(self, of: Account | None) -> None:
-        with self._changed:
+        with self._lock:
             left = [future for future, (_, account) in self._unresolved.items() if of in (account, None)]
         error = self._too_late()
         self._resolve([(future, error) for future in left if not future.cancelled()])
@@ -166,7 +167,7 @@ class Buffer:
     def _raise_failures(self, accounts: list[Account]) -> None:
         failed: list[tuple[CloudEvent, BridgeError]] = []
         failures = submitted = 0
-        with self._changed:
+        with self._lock:
             for account in accounts:
                 failed += account.failed
                 failures += account.failures
@@ -183,7 +184,7 @@ class Buffer:
 
     def _work(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: self._incoming or self._closing)
                 if not self._incoming:
                     return
@@ -203,7 +204,7 @@ class Buffer:
     def _take_incoming(self) -> None:
         cancelled: list[Account] = []
         taken: list[Item] = []
-        with self._changed:
+        with self._lock:
             if self._closing:
                 self._outbox.abandon()
             for item in self._incoming:
@@ -223,7 +224,7 @@ class Buffer:
             self._outbox.add(self._outlet.entry(event, (event, future), delay, deadline))
 
     def _pause(self, seconds: float) -> None:
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._closing or self._incoming, seconds)
 
     def _finish(self, resolved: list[Resolved]) -> None:
@@ -235,7 +236,7 @@ class Buffer:
 
     def _fail_all(self, error: BridgeError) -> None:
         self._outbox = self._outlet.outbox()  # what was in flight is lost to the old one
-        with self._changed:
+        with self._lock:
             taken = [future for future in self._unresolved if future.running()]
         self._resolve([(future, error) for future in taken])
 
@@ -243,7 +244,7 @@ class Buffer:
         """Tell the callers. What `close` has given up meanwhile is passed over."""
         accounts: list[Account] = []
         mine: list[tuple[Future[Receipt], Receipt | BridgeError]] = []
-        with self._changed:
+        with self._lock:
             for future, outcome in told:
                 if (known := self._unresolved.pop(future, None)) is None:
                     continue
@@ -264,7 +265,7 @@ class Buffer:
         self._finished(accounts)
 
     def _finished(self, accounts: list[Account]) -> None:
-        with self._changed:
+        with self._lock:
             self.pending -= len(accounts)
             for account in accounts:
                 account.pending -= 1

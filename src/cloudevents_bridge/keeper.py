@@ -25,7 +25,8 @@ class Keeper:
     def __init__(self, inlet: Inlet) -> None:
         self._inlet = inlet
         self._leases = Leases()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # entered itself: Ctrl-C on the way into a Condition leaves it locked
+        self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._closing = False
         self._extends = Capability.EXTEND in inlet.session.connection.capabilities
@@ -37,7 +38,7 @@ class Keeper:
 
     def hold(self, delivery: Delivery, delay: float) -> None:
         """Keep the lease for `delay` seconds, then give the delivery back as failed."""
-        with self._changed:
+        with self._lock:
             room = len(self._leases) < MAX_HELD
         if room and (self._extends or delay < delivery._lease / 2):
             self._add(delivery, clock.now() + delay)
@@ -46,12 +47,12 @@ class Keeper:
 
     def drop(self, delivery: Delivery) -> None:
         """Stop extending it. What is held for a retry stays held."""
-        with self._changed:
+        with self._lock:
             self._leases.drop(delivery)
 
     def close(self) -> None:
         """End, and give back what is held."""
-        with self._changed:
+        with self._lock:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None:
@@ -60,7 +61,7 @@ class Keeper:
             self._give_back(held)
 
     def _add(self, delivery: Delivery, until: float | None) -> None:
-        with self._changed:
+        with self._lock:
             if self._closing:
                 return
             self._leases.keep(delivery, delivery._ends, delivery._lease, until)
@@ -72,7 +73,7 @@ class Keeper:
 
     def _work(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 if self._closing:
                     return
                 due = self._leases.due(clock.now())
@@ -89,7 +90,7 @@ class Keeper:
         for lease in sorted({each.item._inbound.lease for each in held}):
             group = [each for each in held if each.item._inbound.lease == lease]
             errors = self._inlet.settle("extend", [each.item for each in group], seconds=lease)
-            with self._changed:
+            with self._lock:
                 for each, error in zip(group, errors, strict=True):
                     if error is None:
                         self._leases.extended(each, each.item._ends, each.item._lease)

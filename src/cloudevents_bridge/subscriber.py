@@ -151,7 +151,8 @@ class _Fetcher:
     def __init__(self, inlet: Inlet) -> None:
         self.inlet = inlet
         self.keeper = inlet.keeper = Keeper(inlet)
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # entered itself: Ctrl-C on the way into a Condition leaves it locked
+        self._changed = threading.Condition(self._lock)
         self._ready: deque[Delivery] = deque()
         self._wanted = 0
         self._until = 0.0
@@ -169,7 +170,7 @@ class _Fetcher:
             shortest = self.inlet.traits.wait[0]
             patience = POLL_GRACE if shortest else self.inlet.session.config.timeout
         give_up = clock.now() + patience
-        with self._changed:
+        with self._lock:
             if not wait and self._receiving and not self._ready:
                 return []  # a receive is under way and has found nothing so far
             rounds = self._rounds
@@ -213,7 +214,7 @@ class _Fetcher:
     def _work(self) -> None:
         shortest, longest = self.inlet.traits.wait
         while True:
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: self._wanted or self._closing)
                 if self._closing:
                     return
@@ -226,7 +227,7 @@ class _Fetcher:
                 received = self.inlet.receive(most, wait)
             except BridgeError as raised:
                 error = raised
-            with self._changed:  # after close, what came is given back there
+            with self._lock:  # after close, what came is given back there
                 self._receiving = False
                 self._rounds += 1
                 self._ready.extend(received)
@@ -237,7 +238,7 @@ class _Fetcher:
                 self._changed.notify_all()
 
     def close(self, timeout: float) -> None:
-        with self._changed:
+        with self._lock:
             self._closing = True
             self._changed.notify_all()
         self.inlet.driver.stop()

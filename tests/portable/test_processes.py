@@ -224,6 +224,8 @@ def test_forks_beside_busy_threads_never_hang() -> None:
     done = run(f"""
 broker = connect("memory://", topics=[Topic("orders", subscriptions=["billing"])], create_missing=True)
 publisher, subscriber = broker.publisher("orders", linger=0.0), broker.subscriber("orders", "billing")
+publisher.publish(event())  # what is imported on first use is imported: a fork in an import hangs any Python program
+subscriber.receive()[0].ack()
 stop = threading.Event()
 def produce():
     while not stop.is_set():
