@@ -114,6 +114,7 @@ class Broker(Closing):
         self.topology = Topology(self._opener)
         self._lines: dict[str, Line] = {}
         self._subscribers: list[Subscriber] = []
+        self._dead_letters: dict[tuple[str, str], DeadLetters] = {}
         for capability in (*settings.requires, *requires):
             self._require(capability)
         self._check_declared(settings.topics)
@@ -169,7 +170,11 @@ class Broker(Closing):
 
     def dead_letters(self, topic: str, subscription: str) -> DeadLetters:
         """The dead letters of a subscription."""
-        return DeadLetters(self._opener, self._declared.subscription(topic, subscription))
+        letters = self._dead_letters.get((topic, subscription))
+        if letters is None:
+            made = DeadLetters(self._opener, self._declared.subscription(topic, subscription))
+            letters = self._dead_letters.setdefault((topic, subscription), made)
+        return letters
 
     def ping(self, *, timeout: float = 5.0) -> None:
         """Reach the broker and authenticate, within `timeout` seconds. Needs no right on a topic.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
+from time import sleep
 from typing import NamedTuple
 
 from cloudevents_bridge import clock, driver
@@ -18,9 +19,15 @@ from cloudevents_bridge.faults import place_name, to_error
 from cloudevents_bridge.obituary import read
 from cloudevents_bridge.outlet import Receipt
 from cloudevents_bridge.session import Opener, Session
+from cloudevents_bridge.settling import settle
 
 LAST_LOOK = 1.0
 """Seconds to wait for a further letter before the place counts as read to its end."""
+
+
+STALE_LOOKS = 3
+"""Receives in a row that bring nothing new, after which the place counts as read: where a receive takes longer than the
+lease, what is held comes again and again."""
 
 
 class DeadLetter(NamedTuple):
@@ -49,19 +56,21 @@ class DeadLetter(NamedTuple):
 class _InHand(NamedTuple):
     letter: DeadLetter
     inbound: Inbound
-    ends: float
+    reader: _Reader
 
 
 class DeadLetters:
-    """The dead letters of one subscription. Made by `Broker.dead_letters`.
+    """The dead letters of one subscription. Made by `Broker.dead_letters`; for one thread at a time.
 
-    Brokers have no way to look without taking: while letters are listed other readers do not see them, and they are
-    given back when the listing ends, or at the latest when the place's lease does.
+    Not every broker can show a letter without handing it out. While letters are listed other readers do not see them;
+    they are given back when the listing ends, or at the latest when their lease does. What a listing of this object
+    has in hand can be replayed and purged meanwhile.
     """
 
     def __init__(self, opener: Opener, of: driver.Subscription) -> None:
         self._opener = opener
         self._of = of
+        self._listings: set[_Reader] = set()
 
     def find(
         self,
@@ -86,13 +95,12 @@ class DeadLetters:
         if since is not None and since.tzinfo is None:
             raise InvalidArgumentError(f"since is {since.isoformat()}, without a time zone: give one, such as UTC")
         with _Reader(self._opener.get(), self._of) as reader:
-            found = 0
-            for in_hand in reader.read():
-                if limit is not None and found >= limit:
-                    return
-                if _matches(in_hand.letter, type, reason, since):
-                    found += 1
-                    yield in_hand.letter
+            self._listings.add(reader)
+            try:
+                found = (each.letter for each in reader.read() if _matches(each.letter, type, reason, since))
+                yield from islice(found, limit)
+            finally:
+                self._listings.discard(reader)
 
     def replay(
         self, letters: Iterable[DeadLetter | str], *, topic: str | None = None, rate: float | None = None
@@ -123,10 +131,9 @@ class DeadLetters:
         with _Reader(session, self._of) as reader, _Replay(session, self._of, self._to(topic)) as out:
             begun = clock.now()
             for number, in_hand in enumerate(self._take(reader, wanted)):
-                if rate is not None:
-                    time.sleep(max(begun + number / rate - clock.now(), 0.0))
+                reader.keep_until(begun if rate is None else begun + number / rate)
                 receipts.append(out.send(in_hand))
-                reader.remove(in_hand.letter.id)
+                in_hand.reader.remove([in_hand.letter.id])
         return receipts
 
     def purge(self, letters: Iterable[DeadLetter | str]) -> int:
@@ -144,21 +151,23 @@ class DeadLetters:
             return 0
         with _Reader(self._opener.get(), self._of) as reader:
             found = self._take(reader, wanted)
-            for in_hand in found:
-                reader.remove(in_hand.letter.id)
+            for each in {in_hand.reader for in_hand in found}:
+                each.remove([in_hand.letter.id for in_hand in found if in_hand.reader is each])
             return len(found)
 
     def _to(self, topic: str | None) -> driver.Topic | None:
         return None if topic is None else self._opener.config.declared.topic(topic)
 
     def _take(self, reader: _Reader, wanted: set[str]) -> list[_InHand]:
-        found: list[_InHand] = []
-        for in_hand in reader.read():
-            if in_hand.letter.id in wanted:
-                found.append(in_hand)
-                if len(found) == len(wanted):
-                    break
+        found = [in_hand for listing in self._listings for in_hand in listing.holding(wanted)]
         missing = wanted - {each.letter.id for each in found}
+        if missing:
+            for in_hand in reader.read():
+                if in_hand.letter.id in missing:
+                    found.append(in_hand)
+                    missing.discard(in_hand.letter.id)
+                    if not missing:
+                        break
         if missing:
             raise NotFoundError(
                 f"{place_name(driver.DeadLetters(self._of))} on {reader.broker} do not have "
@@ -179,52 +188,78 @@ class _Reader:
         self._of = of
         self._doing = f"read {place_name(driver.DeadLetters(of))}"
         self._driver = session.connection.open_subscriber(driver.DeadLetters(of))
-        self._held: dict[str, list[Inbound]] = {}
+        self._held: dict[str, list[_InHand]] = {}
+        self._lease = float("inf")
+        self._renew_at = float("inf")
 
     def __enter__(self) -> _Reader:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        held = [inbound for group in self._held.values() for inbound in group]
         try:
-            self._settle("release", held)
+            self._settle("release", self._all())
         finally:
             self._driver.stop()
             self._driver.close()
 
     def read(self) -> Iterator[_InHand]:
+        """The letters, each once: a copy made twice, or one whose lease ended on the way, is the same letter."""
         traits = self._driver.traits
         wait = min(max(LAST_LOOK, traits.wait[0]), traits.wait[1]) if traits.wait[0] else 0.0
-        while True:
+        stale = 0
+        while stale < STALE_LOOKS:
+            self.keep_until(0.0)
             received = self._session.call(self._doing, lambda _: self._driver.receive(traits.batch_count, wait))
             arrived = clock.now()
             if not received.messages:
                 return
             fresh: list[_InHand] = []
             for inbound in received.messages:
-                letter = self._letter(inbound)
-                # A copy made twice, or one whose lease ended while it was listed: the same letter, listed once.
-                held = self._held.setdefault(letter.id, [])
-                held.append(inbound)
+                self._lease = min(self._lease, inbound.lease)
+                self._renew_at = min(self._renew_at, arrived + inbound.lease / 2)
+                in_hand = _InHand(self._letter(inbound), inbound, self)
+                held = self._held.setdefault(in_hand.letter.id, [])
+                held.append(in_hand)
                 if len(held) == 1:
-                    fresh.append(_InHand(letter, inbound, arrived + inbound.lease - margin(inbound.lease)))
+                    fresh.append(in_hand)
+            stale = 0 if fresh else stale + 1
             yield from fresh
 
-    def remove(self, id: str) -> None:
-        self._settle("ack", self._held.pop(id), check=True)
+    def holding(self, ids: set[str]) -> list[_InHand]:
+        """Those of the letters that are surely in hand."""
+        if clock.now() >= self._renew_at + self._lease / 2 - margin(self._lease):
+            return []
+        return [self._held[id][-1] for id in ids if id in self._held]
 
-    def _settle(self, verb: driver.Verb, messages: list[Inbound], *, check: bool = False) -> None:
-        most = self._driver.traits.settle_count
-        for start in range(0, len(messages), most):
-            chunk = messages[start : start + most]
+    def keep_until(self, time: float) -> None:
+        """Wait until then, and keep the leases of what is held."""
+        while True:
+            now = clock.now()
+            if now >= self._renew_at and Capability.EXTEND in self._session.connection.capabilities:
+                self._settle("extend", self._all(), seconds=self._lease)
+                self._renew_at = now + self._lease / 2
+            if now >= time:
+                return
+            sleep(max(min(time, self._renew_at) - now, 0.001))
 
-            def attempt(left: float, chunk: list[Inbound] = chunk) -> None:
-                outcomes = self._driver.settle(verb, chunk, timeout=left)
-                faults = [outcome for outcome in outcomes if isinstance(outcome, Fault)]
-                if check and len(faults) == len(outcomes):
-                    raise to_error(faults[0], self._doing, self.broker)
+    def remove(self, ids: Iterable[str]) -> None:
+        """Delete letters, with their copies.
 
-            self._session.call(self._doing, attempt)
+        Raises:
+            BridgeError: if one could not be deleted.
+        """
+        taken = [self._held.pop(id) for id in ids]
+        self._settle("ack", [group[-1].inbound for group in taken])
+        copies = [copy.inbound for group in taken for copy in group[:-1]]
+        settle(self._session, self._driver, "ack", copies)  # those whose lease has ended are the same letter
+
+    def _all(self) -> list[Inbound]:
+        return [in_hand.inbound for group in self._held.values() for in_hand in group]
+
+    def _settle(self, verb: driver.Verb, messages: list[Inbound], *, seconds: float = 0.0) -> None:
+        for outcome in settle(self._session, self._driver, verb, messages, seconds=seconds):
+            if isinstance(outcome, Fault) and verb == "ack":
+                raise to_error(outcome, self._doing, self.broker)
 
     def _letter(self, inbound: Inbound) -> DeadLetter:
         said = read(inbound.attributes.get(DEAD_LETTER))

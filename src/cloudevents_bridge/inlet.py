@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cloudevents_bridge import clock, driver
@@ -18,6 +16,7 @@ from cloudevents_bridge.event import CloudEvent
 from cloudevents_bridge.faults import place_name, to_error
 from cloudevents_bridge.obituary import write
 from cloudevents_bridge.session import Session
+from cloudevents_bridge.settling import settle
 from cloudevents_bridge.topics import Subscription
 
 if TYPE_CHECKING:
@@ -191,42 +190,7 @@ class Inlet:
     def _settle(
         self, verb: Verb, messages: Sequence[Inbound], seconds: float = 0.0, reason: str = ""
     ) -> list[Done | Fault]:
-        """One outcome per message, after the retries of the policy."""
-        outcomes: dict[int, Done | Fault] = {}
-        todo = list(enumerate(messages))
-        most = self.traits.settle_count
-
-        def attempt(left: float) -> None:
-            nonlocal todo
-            again: list[tuple[int, Inbound]] = []
-            for start in range(0, len(todo), most):
-                chunk = todo[start : start + most]
-                results = self._send(verb, [inbound for _, inbound in chunk], seconds, reason, left)
-                for (place, inbound), outcome in zip(chunk, results, strict=True):
-                    outcomes[place] = outcome
-                    if isinstance(outcome, Fault) and outcome.retryable:
-                        again.append((place, inbound))
-            todo = again
-            if again:
-                fault = outcomes[again[0][0]]
-                assert isinstance(fault, Fault)
-                raise to_error(fault, verb, self.session.broker)
-
-        # What still fails in the end has its own outcome.
-        with suppress(BridgeError):
-            config = self.session.config
-            config.backoff.call(attempt, timeout=config.timeout, clock=clock.now, sleep=time.sleep)
-        return [outcomes[place] for place in range(len(messages))]
-
-    def _send(
-        self, verb: Verb, chunk: list[Inbound], seconds: float, reason: str, timeout: float
-    ) -> Sequence[Done | Fault]:
-        try:
-            return self.driver.settle(verb, chunk, seconds=seconds, reason=reason, timeout=timeout)
-        except BridgeError as error:
-            return [Fault(error.code, error.retryable, error.maybe_applied, error.retry_after, str(error))] * len(chunk)
-        except Exception as error:  # noqa: BLE001 - every native error becomes the outcome of each delivery
-            return [self.session.connection.classify(error)] * len(chunk)
+        return settle(self.session, self.driver, verb, messages, seconds=seconds, reason=reason)
 
     def _error(self, verb: Verb, delivery: Delivery, fault: Fault) -> BridgeError:
         if fault.code == ErrorCode.LEASE_LOST:

@@ -1,0 +1,67 @@
+"""Settling on a subscriber driver: native batches, retries, and one outcome for each message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from cloudevents_bridge import clock
+from cloudevents_bridge.driver import Done, Fault, Inbound, SubscriberDriver, Verb
+from cloudevents_bridge.errors import BridgeError
+from cloudevents_bridge.faults import to_error
+from cloudevents_bridge.session import Session
+
+
+def settle(
+    session: Session,
+    driver: SubscriberDriver,
+    verb: Verb,
+    messages: Sequence[Inbound],
+    *,
+    seconds: float = 0.0,
+    reason: str = "",
+) -> list[Done | Fault]:
+    """Apply one verb to messages; `seconds` is its delay or lease. Only what failed and may succeed is tried again."""
+    outcomes: dict[int, Done | Fault] = {}
+    todo = list(enumerate(messages))
+    most = driver.traits.settle_count
+
+    def attempt(left: float) -> None:
+        nonlocal todo
+        again: list[tuple[int, Inbound]] = []
+        for start in range(0, len(todo), most):
+            chunk = todo[start : start + most]
+            results = _send(session, driver, verb, [inbound for _, inbound in chunk], seconds, reason, left)
+            for (place, inbound), outcome in zip(chunk, results, strict=True):
+                outcomes[place] = outcome
+                if isinstance(outcome, Fault) and outcome.retryable:
+                    again.append((place, inbound))
+        todo = again
+        if again:
+            fault = outcomes[again[0][0]]
+            assert isinstance(fault, Fault)
+            raise to_error(fault, verb, session.broker)
+
+    # What still fails in the end has its own outcome.
+    with suppress(BridgeError):
+        config = session.config
+        config.backoff.call(attempt, timeout=config.timeout, clock=clock.now, sleep=time.sleep)
+    return [outcomes[place] for place in range(len(messages))]
+
+
+def _send(
+    session: Session,
+    driver: SubscriberDriver,
+    verb: Verb,
+    chunk: list[Inbound],
+    seconds: float,
+    reason: str,
+    timeout: float,
+) -> Sequence[Done | Fault]:
+    try:
+        return driver.settle(verb, chunk, seconds=seconds, reason=reason, timeout=timeout)
+    except BridgeError as error:
+        return [Fault(error.code, error.retryable, error.maybe_applied, error.retry_after, str(error))] * len(chunk)
+    except Exception as error:  # noqa: BLE001 - every native error becomes the outcome of each message
+        return [session.connection.classify(error)] * len(chunk)
