@@ -117,6 +117,8 @@ class LifeCases:
             bench.gather(subscriber, 5, ack=False)
         arrived = bench.gather(bench.subscriber(topic), 5)
         assert sorted(keys(arrived)) == sorted(keys(events))
+        free = bench.driver().open_subscriber(place(topic, 0)).traits.free_release
+        assert {d.attempt for d in arrived} == {1 if free else 2}, "closing spent attempts"
 
     def test_threads_are_those_documented(self, bench: Bench) -> None:
         topic = bench.topic(2)

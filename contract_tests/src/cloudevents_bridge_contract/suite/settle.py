@@ -15,12 +15,13 @@ from cloudevents_bridge import (
     LeaseLostError,
     Reject,
     Retry,
+    RetryPolicy,
     SettleError,
     Subscriber,
     Topic,
 )
 from cloudevents_bridge.errors import NotFoundError
-from cloudevents_bridge_contract.bench import Bench
+from cloudevents_bridge_contract.bench import Bench, place
 
 
 class SettleCases:
@@ -53,6 +54,47 @@ class SettleCases:
         again.ack()
         assert took >= 0.95, f"it came back after {took:.2f} s, asked was 1 s"
         assert again.attempt == 2
+
+    def test_nack_with_a_delay_beyond_the_lease(self, bench: Bench) -> None:
+        topic = bench.topic(lease=bench.lease)
+        bench.publish(topic, event := bench.event())
+        subscriber = bench.subscriber(topic)
+        delay = 2.5 * bench.lease
+        delivery = bench.one(subscriber, event)
+        began = time.monotonic()
+        delivery.nack(delay=delay)
+        if Capability.EXTEND in bench.capabilities:
+            other = bench.subscriber(topic)
+            again = bench.one(other, event, patience=delay + bench.rig.patience)
+            took = time.monotonic() - began
+            again.ack()
+            assert took >= 0.95 * delay, f"it came back after {took:.2f} s, asked was {delay:.2f} s"
+            assert again.attempt == 2
+        bench.nothing(subscriber, bench.lease, "it was acked")
+
+    def test_nack_without_a_delay_backs_off(self, bench: Bench) -> None:
+        topic = bench.topic(redelivery=RetryPolicy(attempts=None, initial=1.0, maximum=1.0))
+        bench.publish(topic, *bench.events(20))
+        subscriber = bench.subscriber(topic)
+        deliveries = bench.gather(subscriber, 20, ack=False)
+        began = time.monotonic()
+        for delivery in deliveries:
+            delivery.nack()
+        bench.gather(subscriber, 20, batch=1)
+        took = time.monotonic() - began
+        assert took > 0.5, f"twenty failed runs were all repeated within {took:.2f} s: the back-off is up to 1 s"
+
+    def test_interrupted_block_gives_back_at_once(self, bench: Bench) -> None:
+        topic = bench.topic(max_attempts=1)
+        bench.publish(topic, event := bench.event())
+        subscriber = bench.subscriber(topic)
+        with pytest.raises(KeyboardInterrupt), bench.one(subscriber, event):
+            raise KeyboardInterrupt
+        again = bench.one(subscriber, event)
+        free = bench.driver().open_subscriber(place(topic, 0)).traits.free_release
+        assert again.attempt == (1 if free else 2), "an interrupt spent an attempt"
+        again.ack()
+        assert bench.letters(topic, 0) == [], "an interrupt dead-lettered the event"
 
     def test_unsettled_comes_back_after_the_lease(self, bench: Bench) -> None:
         lease = max(1.0, bench.lease)
