@@ -49,7 +49,8 @@ def connect(
 
     Args:
         config: the path of the `bridge.toml`.
-        topics: what the program declares; put over what the file declares, topic by topic.
+        topics: what the program declares. What `bridge.toml` says of the same topic goes over it, key by key, so that
+            a profile can name what is native to its broker.
         requires: capabilities without which the program cannot work.
         create_missing: apply the declared topics and subscriptions on first use, then create undeclared ones when
             they are used. For development.

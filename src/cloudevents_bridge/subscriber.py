@@ -7,8 +7,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from cloudevents_bridge import clock, driver
-from cloudevents_bridge.delivery import Delivery
-from cloudevents_bridge.errors import BridgeError, ClosedError, InvalidArgumentError, SettleError
+from cloudevents_bridge.delivery import Delivery, log
+from cloudevents_bridge.errors import (
+    BridgeError,
+    ClosedError,
+    ErrorCode,
+    InvalidArgumentError,
+    SettleError,
+    make_error,
+)
 from cloudevents_bridge.inlet import Decoder, Inlet
 from cloudevents_bridge.keeper import Keeper
 from cloudevents_bridge.session import Closing, Opener, Session
@@ -17,6 +24,8 @@ from cloudevents_bridge.topics import Subscription
 __all__ = ["Decoder", "Delivery", "Subscriber"]
 ITERATION_WAIT = 20.0
 """Seconds that one receive of an iteration waits for an event."""
+LONGEST_WAIT = threading.TIMEOUT_MAX / 2
+"""Seconds that stand for "for ever"."""
 POLL_GRACE = 0.05
 """Seconds that `receive(wait=0)` gives a broker whose own receive cannot be that short."""
 
@@ -58,7 +67,7 @@ class Subscriber(Closing):
             raise InvalidArgumentError(f"max_events is {max_events!r}: it must be at least 1")
         if not wait >= 0:
             raise InvalidArgumentError(f"wait is {wait!r}: it must be 0 or more seconds")
-        return self._open().take(max_events, wait)
+        return self._open().take(max_events, min(wait, LONGEST_WAIT))
 
     def ack_many(self, deliveries: Iterable[Delivery]) -> None:
         """Ack deliveries of this subscriber in native batches. Those acked before are passed over.
@@ -205,8 +214,9 @@ class _Fetcher:
     def _ask(self, most: int, until: float) -> None:
         if self._thread is None:
             name = f"ceb-receive-{self.inlet.of.topic.name}/{self.inlet.of.name}"
-            self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            thread.start()  # first: an interrupt in between must not leave a thread to join that never ran
+            self._thread = thread
         self._wanted = max(self._wanted, most)
         self._until = max(self._until, until)
         self._changed.notify_all()
@@ -227,6 +237,10 @@ class _Fetcher:
                 received = self.inlet.receive(most, wait)
             except BridgeError as raised:
                 error = raised
+            except Exception as bug:
+                log.exception("receiving failed")
+                error = make_error(ErrorCode.INTERNAL, f"receiving failed: {bug}", broker=self.inlet.session.broker)
+                error.__cause__ = bug
             with self._lock:  # after close, what came is given back there
                 self._receiving = False
                 self._rounds += 1
@@ -241,7 +255,7 @@ class _Fetcher:
         with self._lock:
             self._closing = True
             self._changed.notify_all()
-        self.inlet.driver.stop()
+        self.inlet.stop()
         if self._thread is not None:
             self._thread.join(timeout)
         self.keeper.close()

@@ -93,8 +93,16 @@ def _delete(session: Session, place: Place) -> None:
     session.call(f"delete {place_name(place)}", lambda _: session.connection.topology.delete(place))
 
 
+_KINDS: dict[type, str] = {
+    driver.Topic: "topic",
+    driver.Subscription: "subscription",
+    driver.DeadLetters: "dead letters",
+}
+
+
 def _shown(change: driver.Change) -> Change:
-    kind, _, name = place_name(change.place).rpartition(" ")
+    name = place_name(change.place).rpartition(" ")[2]
+    kind = _KINDS[type(change.place)]
     if change.have is None and not change.setting:
         return Change("create", kind, name, change.want)
     conflict = " (cannot be changed)" if change.conflict else ""
