@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -129,7 +130,7 @@ class Delivery:
             UnsupportedError: if the broker has no `Capability.EXTEND`.
             LeaseLostError: if the lease had ended.
         """
-        if not seconds > 0:
+        if not 0 < seconds < math.inf:
             raise InvalidArgumentError(f"extend by {seconds!r}: it must be more than 0 seconds")
         self._inlet.session.require(Capability.EXTEND, "declare the subscription with a longer lease")
         self._inlet.check()
@@ -183,7 +184,7 @@ class Delivery:
             return
         if delay is None:
             delay = self._inlet.redelivery.jitter(self.attempt)
-        elif delay < 0:
+        elif not 0 <= delay < math.inf:
             raise InvalidArgumentError(f"nack with delay {delay!r}: it must be 0 or more seconds")
         if self._claim("given back"):
             self._inlet.nack(self, delay, self._unclaim)
@@ -222,6 +223,10 @@ class Delivery:
             self._check_lease()
             self._word = word
             return True
+
+    def _lose(self) -> None:
+        """The broker said that the lease is lost."""
+        self._ends = min(self._ends, clock.now())
 
     def _unclaim(self) -> None:
         self._word = None

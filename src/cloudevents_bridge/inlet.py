@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from cloudevents_bridge import clock, driver
 from cloudevents_bridge.core.retry import Backoff
 from cloudevents_bridge.delivery import Delivery, RawMessage, log
-from cloudevents_bridge.driver import DEAD_LETTER, TARGET, Done, Fault, Inbound, Outbound, Verb
+from cloudevents_bridge.driver import DEAD_LETTER, TARGET, Done, Fault, Inbound, Outbound, Received, Verb
 from cloudevents_bridge.errors import BridgeError, ClosedError, DecodeError, ErrorCode
 from cloudevents_bridge.event import CloudEvent
-from cloudevents_bridge.faults import place_name, to_error
+from cloudevents_bridge.faults import place_name, to_error, wrapped
 from cloudevents_bridge.obituary import write
 from cloudevents_bridge.session import Session
 from cloudevents_bridge.settling import settle
@@ -47,7 +47,8 @@ class Inlet:
         self.traits = self.driver.traits
         self.keeper: Keeper | None = None
         self._foreign = foreign
-        self._out: set[Delivery] = set()
+        self._out: dict[Delivery, None] = {}  # in the order they came
+        self._stopping = threading.Event()
         self._prune_at = 1000
         self._graveyard: driver.PublisherDriver | None = None
         self._closed = False
@@ -61,16 +62,19 @@ class Inlet:
         self.session.ensure(self.of)
         timeout = max(wait, self.session.config.timeout)
         received = self.session.call(
-            f"receive from {place_name(self.of)}", lambda _: self.driver.receive(most, wait), timeout=timeout
+            f"receive from {place_name(self.of)}",
+            lambda _: Received() if self._stopping.is_set() else self.driver.receive(most, wait),
+            timeout=timeout,
+            sleep=self._stopping.wait,
         )
         arrived = clock.now()
         if received.lost:
             self._lose(received.lost)
         deliveries = [d for inbound in received.messages if (d := self._take(inbound, arrived)) is not None]
         with self.guard:
-            self._out.update(deliveries)
+            self._out.update(dict.fromkeys(deliveries))
             if len(self._out) > self._prune_at:
-                self._out = {d for d in self._out if not d.lease_lost}
+                self._out = {d: None for d in self._out if not d.lease_lost}
                 self._prune_at = 1000 + 2 * len(self._out)
         return deliveries
 
@@ -98,18 +102,19 @@ class Inlet:
                 delivery._lease, delivery._ends = outcome.lease, asked + outcome.lease
         if verb != "extend":
             with self.guard:
-                self._out.difference_update(deliveries)
+                for delivery in deliveries:
+                    self._out.pop(delivery, None)
         return errors
 
     def nack(self, delivery: Delivery, delay: float, undo: Callable[[], None]) -> None:
         """Give a delivery back for a time. Where the broker has no delay that long, the lease is kept until then."""
-        if delay <= self.traits.nack_delay or delay <= 0 or self.keeper is None:
-            error = self.settle("nack", [delivery], seconds=delay)[0]
-            if error:
-                undo()
-                raise error
+        longest = self.traits.nack_delay
+        if delay > longest and self.keeper is not None and self.keeper.hold(delivery, delay):
             return
-        self.keeper.hold(delivery, delay)
+        error = self.settle("nack", [delivery], seconds=min(delay, longest))[0]
+        if error:
+            undo()
+            raise error
 
     def bury(self, delivery: Delivery, reason: str, error: BaseException | None) -> None:
         """Move a delivery to the dead letters.
@@ -121,12 +126,17 @@ class Inlet:
         if isinstance(outcome, Fault):
             raise self._error("dead", delivery, outcome)
         with self.guard:
-            self._out.discard(delivery)
+            self._out.pop(delivery, None)
 
     def outstanding(self) -> list[Delivery]:
         """What was received and is not settled."""
         with self.guard:
             return [delivery for delivery in self._out if delivery._word is None]
+
+    def stop(self) -> None:
+        """Receive no more, and try no more."""
+        self._stopping.set()
+        self.driver.stop()
 
     def close(self) -> None:
         """Give back what is not settled, and end."""
@@ -165,8 +175,10 @@ class Inlet:
             raw = RawMessage(inbound.body, inbound.attributes, inbound.native)
             for decoder in self._foreign:
                 event = decoder(raw)
-                if event is not None:
+                if isinstance(event, CloudEvent):
                     return event
+                if event is not None:
+                    raise DecodeError(f"a foreign decoder gave a {type(event).__name__}, not a CloudEvent") from None
             raise
 
     def _give_up(self, inbound: Inbound, reason: str, error: BaseException | None) -> None:
@@ -183,7 +195,7 @@ class Inlet:
         lost = set(streams)
         for delivery in self.outstanding():
             if delivery._inbound.stream in lost:
-                delivery._ends = 0.0
+                delivery._lose()
 
     # -- settling
 
@@ -194,7 +206,7 @@ class Inlet:
 
     def _error(self, verb: Verb, delivery: Delivery, fault: Fault) -> BridgeError:
         if fault.code == ErrorCode.LEASE_LOST:
-            delivery._ends = 0.0
+            delivery._lose()
         subject = f"event {delivery.event.id} ({delivery.event.type})"
         return to_error(fault, f"{verb} on {place_name(self.of)}", self.session.broker, subject=subject)
 
@@ -202,7 +214,8 @@ class Inlet:
         if self.traits.dead:
             return self._settle("dead", [inbound], reason=write(self.of, inbound.attempt or 1, reason, error))[0]
         try:
-            self._copy(inbound, reason, error)
+            with wrapped(self.session.connection, f"dead-letter from {place_name(self.of)}", self.session.broker):
+                self._copy(inbound, reason, error)
         except BridgeError as failure:
             return Fault(failure.code, failure.retryable, failure.maybe_applied, failure.retry_after, str(failure))
         return self._settle("ack", [inbound])[0]

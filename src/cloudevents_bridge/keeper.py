@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cloudevents_bridge.inlet import Inlet
 
 MAX_HELD = 1000
-"""Deliveries held for a later retry, at most; beyond, they are given back at once."""
+"""Deliveries held for a later retry, at most; beyond, they are given back with the longest delay the broker has."""
 
 
 class Keeper:
@@ -36,14 +36,16 @@ class Keeper:
         if self._extends:
             self._add(delivery, None)
 
-    def hold(self, delivery: Delivery, delay: float) -> None:
-        """Keep the lease for `delay` seconds, then give the delivery back as failed."""
+    def hold(self, delivery: Delivery, delay: float) -> bool:
+        """Keep the lease for `delay` seconds, or as long as that is possible without extending it where the broker
+        cannot, then give the delivery back as failed. False: there is no room, or no time.
+        """
+        now = clock.now()
+        until = now + delay
+        if not self._extends:
+            until = min(until, delivery._ends - delivery._lease / 2)
         with self._lock:
-            room = len(self._leases) < MAX_HELD
-        if room and (self._extends or delay < delivery._lease / 2):
-            self._add(delivery, clock.now() + delay)
-        else:
-            self._give_back([delivery])
+            return until > now and len(self._leases) < MAX_HELD and self._add(delivery, until)
 
     def drop(self, delivery: Delivery) -> None:
         """Stop extending it. What is held for a retry stays held."""
@@ -60,16 +62,17 @@ class Keeper:
         if held := self._leases.to_give_back():
             self._give_back(held)
 
-    def _add(self, delivery: Delivery, until: float | None) -> None:
+    def _add(self, delivery: Delivery, until: float | None) -> bool:
         with self._lock:
             if self._closing:
-                return
+                return False
             self._leases.keep(delivery, delivery._ends, delivery._lease, until)
             if self._thread is None:
                 name = f"ceb-lease-{self._inlet.of.topic.name}/{self._inlet.of.name}"
                 self._thread = threading.Thread(target=self._work, name=name, daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+            return True
 
     def _work(self) -> None:
         while True:
@@ -86,7 +89,12 @@ class Keeper:
             if due.extend:
                 self._extend(due.extend)
 
-    def _extend(self, held: list[Held]) -> None:
+    def _extend(self, due: list[Held]) -> None:
+        held = [each for each in due if each.until is not None or each.item._word is None]
+        with self._lock:
+            for each in due:
+                if each not in held:
+                    self._leases.lose(each)  # it was settled, and is another consumer's to have
         for lease in sorted({each.item._inbound.lease for each in held}):
             group = [each for each in held if each.item._inbound.lease == lease]
             errors = self._inlet.settle("extend", [each.item for each in group], seconds=lease)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from cloudevents_bridge import clock, driver
@@ -100,7 +100,14 @@ class Session:
         self._made: set[str] | None = None
         self._making = threading.Lock()
 
-    def call(self, doing: str, operation: Callable[[float], T], *, timeout: float | None = None) -> T:
+    def call(
+        self,
+        doing: str,
+        operation: Callable[[float], T],
+        *,
+        timeout: float | None = None,
+        sleep: Callable[[float], Any] = time.sleep,
+    ) -> T:
         """Make one request, `operation(seconds_left)`, with the retries of the policy.
 
         Raises:
@@ -112,7 +119,7 @@ class Session:
                 return operation(left)
 
         limit = self.config.timeout if timeout is None else timeout
-        return self.config.backoff.call(attempt, timeout=limit, clock=clock.now, sleep=time.sleep)
+        return self.config.backoff.call(attempt, timeout=limit, clock=clock.now, sleep=sleep)
 
     def require(self, capability: driver.Capability, instead: str) -> None:
         """Raise `UnsupportedError` naming the capability, the broker and what to use instead."""

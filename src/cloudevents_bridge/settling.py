@@ -6,9 +6,11 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from cloudevents_bridge import clock
 from cloudevents_bridge.driver import Done, Fault, Inbound, SubscriberDriver, Verb
-from cloudevents_bridge.errors import BridgeError
+from cloudevents_bridge.errors import BridgeError, ErrorCode
 from cloudevents_bridge.faults import to_error
 from cloudevents_bridge.session import Session
 
@@ -33,8 +35,8 @@ def settle(
         for start in range(0, len(todo), most):
             chunk = todo[start : start + most]
             results = _send(session, driver, verb, [inbound for _, inbound in chunk], seconds, reason, left)
-            for (place, inbound), outcome in zip(chunk, results, strict=True):
-                outcomes[place] = outcome
+            for (place, inbound), said in zip(chunk, results, strict=True):
+                outcome = outcomes[place] = _with_lost_answer(said, outcomes.get(place))
                 if isinstance(outcome, Fault) and outcome.retryable:
                     again.append((place, inbound))
         todo = again
@@ -60,8 +62,18 @@ def _send(
     timeout: float,
 ) -> Sequence[Done | Fault]:
     try:
-        return driver.settle(verb, chunk, seconds=seconds, reason=reason, timeout=timeout)
+        outcomes = driver.settle(verb, chunk, seconds=seconds, reason=reason, timeout=timeout)
     except BridgeError as error:
         return [Fault(error.code, error.retryable, error.maybe_applied, error.retry_after, str(error))] * len(chunk)
     except Exception as error:  # noqa: BLE001 - every native error becomes the outcome of each message
         return [session.connection.classify(error)] * len(chunk)
+    if len(outcomes) != len(chunk):
+        text = f"the driver gave {len(outcomes)} outcomes for {len(chunk)} deliveries"
+        return [Fault(ErrorCode.INTERNAL, retryable=False, maybe_applied=True, message=text)] * len(chunk)
+    return outcomes
+
+
+def _with_lost_answer(outcome: Done | Fault, earlier: Done | Fault | None) -> Done | Fault:
+    """A failure after a lost answer: it may have been done all the same."""
+    lost = isinstance(earlier, Fault) and earlier.maybe_applied
+    return replace(outcome, maybe_applied=True) if lost and isinstance(outcome, Fault) else outcome

@@ -83,12 +83,8 @@ class Subscriber(Closing):
                     claimed.append(delivery)
             except BridgeError as error:
                 failed.append((delivery, error))
-        if claimed:
-            inlet = claimed[0]._inlet
-            for delivery, outcome in zip(claimed, inlet.settle("ack", claimed), strict=True):
-                if outcome is not None:
-                    delivery._unclaim()
-                    failed.append((delivery, outcome))
+        for inlet in {delivery._inlet: None for delivery in claimed}:
+            failed += self._ack(inlet, [delivery for delivery in claimed if delivery._inlet is inlet])
         if failed:
             first = failed[0][1]
             raise SettleError(
@@ -99,6 +95,18 @@ class Subscriber(Closing):
                 broker=first.broker,
                 failed=failed,
             )
+
+    def _ack(self, inlet: Inlet, deliveries: list[Delivery]) -> list[tuple[Delivery, BridgeError]]:
+        try:
+            outcomes = inlet.settle("ack", deliveries)
+        except BaseException:
+            for delivery in deliveries:
+                delivery._unclaim()
+            raise
+        failed = [(each, error) for each, error in zip(deliveries, outcomes, strict=True) if error is not None]
+        for delivery, _ in failed:
+            delivery._unclaim()
+        return failed
 
     def __iter__(self) -> Iterator[Delivery]:
         """Deliveries one by one, for ever: it ends on `close`. The lease of the one in hand is extended.
@@ -237,7 +245,7 @@ class _Fetcher:
                 received = self.inlet.receive(most, wait)
             except BridgeError as raised:
                 error = raised
-            except Exception as bug:
+            except Exception as bug:  # noqa: BLE001 - whoever waits is told, and the thread goes on
                 log.exception("receiving failed")
                 error = make_error(ErrorCode.INTERNAL, f"receiving failed: {bug}", broker=self.inlet.session.broker)
                 error.__cause__ = bug
