@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloudevents_bridge.errors import BridgeError
@@ -19,14 +18,14 @@ class Backoff:
     """A `RetryPolicy` at work: plain decisions for the core, `call` for a single request."""
 
     def __init__(self, policy: RetryPolicy) -> None:
+        # Not with this module: it takes as long to import as all of the core. Not with the first call either: a fork in
+        # another thread at that moment would leave the child with Python's import lock held.
+        import tenacity
+
         self.policy = policy
-
-    @cached_property
-    def _wait(self) -> Callable[[Any], float]:
-        import tenacity  # on first use: it takes longer to import than all of the core
-
-        policy = self.policy
-        return tenacity.wait_random_exponential(multiplier=policy.initial, max=policy.maximum, exp_base=policy.factor)
+        self._wait: Callable[[Any], float] = tenacity.wait_random_exponential(
+            multiplier=policy.initial, max=policy.maximum, exp_base=policy.factor
+        )
 
     def jitter(self, attempt: int) -> float:
         """Seconds to wait after the `attempt`-th failure (1 = first), with full jitter and no limit of attempts."""
