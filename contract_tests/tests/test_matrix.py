@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from cloudevents_bridge_contract import ContractSuite
-from cloudevents_bridge_contract.rigs import AwkwardRig, MemoryRig, SqliteProcessesRig, SqliteRig
+from cloudevents_bridge_contract.rigs import AwkwardRig, BareRig, MemoryRig, SqliteProcessesRig, SqliteRig
 
 
 class TestMemory(ContractSuite):
     rig = MemoryRig()
+
+
+class TestBare(ContractSuite):
+    rig = BareRig()
 
 
 class TestSqlite(ContractSuite):

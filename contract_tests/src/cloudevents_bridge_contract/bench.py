@@ -319,7 +319,7 @@ class Bench:
         """Put a message as it is into the topic."""
         [outcome] = (
             self.driver()
-            .open_publisher(place(topic))
+            .open_publisher(native_place(topic))
             .send([driver.Outbound(body, attributes or {})], timeout=self.rig.patience)
         )
         assert isinstance(outcome, driver.Done), outcome
@@ -337,7 +337,7 @@ def keys(deliveries: Iterable[Delivery | CloudEvent]) -> list[str]:
     return [d.id if isinstance(d, CloudEvent) else d.event.id for d in deliveries]
 
 
-def place(topic: Topic, index: int | None = None) -> Any:
+def native_place(topic: Topic, index: int | None = None) -> Any:
     """The topic as drivers know it, or its n-th subscription."""
     native = driver.Topic(topic.name, topic.ordered, topic.native)
     if index is None:

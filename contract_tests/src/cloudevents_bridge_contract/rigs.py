@@ -13,8 +13,9 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from cloudevents_bridge import Broker, Capability, CloudEvent, Topic
+from cloudevents_bridge import Broker, Capability, CloudEvent, Topic, connect
 from cloudevents_bridge_contract.elsewhere import Elsewhere
+from cloudevents_bridge_contract.faulty import Shim, register, through
 from cloudevents_bridge_contract.rig import NativeMessage, NotRun, Rig
 
 _STRUCTURED = {"content-type": "application/cloudevents+json"}
@@ -75,6 +76,31 @@ class MemoryRig(EmbeddedRig):
     @contextmanager
     def start(self) -> Iterator[str]:
         yield f"memory://contract-{uuid.uuid4().hex[:12]}"
+
+
+class Bare(Shim):
+    """Declares nothing: every capability must be refused."""
+
+    def capabilities(self, declared: frozenset[Capability]) -> frozenset[Capability]:
+        return frozenset()
+
+
+class BareRig(MemoryRig):
+    """The broker in memory, seen as one that can do only what every broker can. Topics are made behind its back."""
+
+    name = "bare"
+
+    @contextmanager
+    def start(self) -> Iterator[str]:
+        register("bare", Bare)
+        with super().start() as url, connect(url) as self._behind:
+            yield through("bare", url)
+
+    def create(self, broker: Broker, topic: Topic) -> None:
+        self._behind.topology.apply(topic)
+
+    def remove(self, broker: Broker, topic: Topic) -> None:
+        self._behind.topology.delete(topic)
 
 
 class AwkwardRig(EmbeddedRig):

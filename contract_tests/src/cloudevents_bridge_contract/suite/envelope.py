@@ -11,7 +11,7 @@ import pytest
 
 from cloudevents_bridge import CloudEvent, PublishError
 from cloudevents_bridge.errors import EventTooLargeError
-from cloudevents_bridge_contract.bench import Bench, place
+from cloudevents_bridge_contract.bench import Bench, native_place
 from cloudevents_bridge_contract.suite.publish import Limited
 
 ATTRIBUTES: dict[str, Any] = {
@@ -165,7 +165,7 @@ class EnvelopeCases:
 
     def test_at_the_size_limit_and_one_over(self, bench: Bench) -> None:
         topic = bench.topic()
-        publisher = bench.driver().open_publisher(place(topic))
+        publisher = bench.driver().open_publisher(native_place(topic))
         limit = min(publisher.traits.message_bytes, 256 * 1024)
         if limit < publisher.traits.message_bytes:  # too large to try: see that a smaller one is kept
             broker = bench.broker(topic, shim=Limited(count=100, total=limit))

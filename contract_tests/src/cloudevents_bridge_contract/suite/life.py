@@ -15,7 +15,7 @@ import pytest
 
 from cloudevents_bridge import BridgeError, Broker, CloudEvent, PublishError, RetryPolicy, Topic, connect
 from cloudevents_bridge.errors import ClosedError, ErrorCode, NotFoundError
-from cloudevents_bridge_contract.bench import Bench, keys, place, together
+from cloudevents_bridge_contract.bench import Bench, keys, native_place, together
 from cloudevents_bridge_contract.outcomes import NotRun
 from cloudevents_bridge_contract.programs import Program, Task
 
@@ -117,7 +117,7 @@ class LifeCases:
             bench.gather(subscriber, 5, ack=False)
         arrived = bench.gather(bench.subscriber(topic), 5)
         assert sorted(keys(arrived)) == sorted(keys(events))
-        free = bench.driver().open_subscriber(place(topic, 0)).traits.free_release
+        free = bench.driver().open_subscriber(native_place(topic, 0)).traits.free_release
         assert {d.attempt for d in arrived} == {1 if free else 2}, "closing spent attempts"
 
     def test_threads_are_those_documented(self, bench: Bench) -> None:
@@ -127,7 +127,7 @@ class LifeCases:
         broker.publish(topic.name, bench.event())
         for _ in range(30):
             broker.publisher(topic.name).publish(bench.event())
-        several = bench.driver().open_publisher(place(topic)).traits.sends > 1
+        several = bench.driver().open_publisher(native_place(topic)).traits.sends > 1
         allowed = bench.rig.threads_to_send + (8 if several else 0)
         assert len(_threads()) - before <= allowed, "publishing one by one started threads"
         broker.publisher(topic.name).submit(bench.event()).result(timeout=bench.rig.patience)

@@ -18,7 +18,7 @@ from cloudevents_bridge.errors import (
     EventTooLargeError,
     NotFoundError,
 )
-from cloudevents_bridge_contract.bench import Bench, keys, place, together
+from cloudevents_bridge_contract.bench import Bench, keys, native_place, together
 from cloudevents_bridge_contract.faulty import Shim
 from cloudevents_bridge_contract.outcomes import NotRun
 
@@ -65,7 +65,7 @@ class PublishCases:
         shim = Limited(count=10)
         broker = bench.broker(topic, shim=shim)
         broker.publish_many(topic.name, events := bench.events(10))
-        limit = min(10, bench.driver().open_publisher(place(topic)).traits.batch_count)
+        limit = min(10, bench.driver().open_publisher(native_place(topic)).traits.batch_count)
         assert sorted(map(len, shim.sends)) == _cut(10, limit), "ten events were not cut at the limit"
         shim.sends.clear()
         broker.publish_many(topic.name, more := bench.events(11))
@@ -74,7 +74,7 @@ class PublishCases:
 
     def test_byte_limit_is_met_exactly(self, bench: Bench) -> None:
         topic = bench.topic()
-        publisher = bench.driver().open_publisher(place(topic))
+        publisher = bench.driver().open_publisher(native_place(topic))
         if publisher.traits.batch_count < 5:
             raise NotRun("the broker's batches are smaller than five messages")
         events = [bench.event(id=f"{bench.mark}-{n:04}", data="x" * 100) for n in range(11)]
@@ -90,7 +90,7 @@ class PublishCases:
 
     def test_native_limit_and_one_over(self, bench: Bench) -> None:
         topic = bench.topic()
-        limit = bench.driver().open_publisher(place(topic)).traits.batch_count
+        limit = bench.driver().open_publisher(native_place(topic)).traits.batch_count
         count = limit + 1 if limit <= bench.many(1000) else bench.many(1001)
         bench.publish(topic, *bench.events(min(limit, count)))
         bench.publish(topic, *bench.events(count))
@@ -146,7 +146,7 @@ class PublishCases:
         for event in events:
             publisher.submit(event)
         publisher.flush()
-        limit = bench.driver().open_publisher(place(topic)).traits.batch_count
+        limit = bench.driver().open_publisher(native_place(topic)).traits.batch_count
         assert len(shim.sends) <= max(len(events) // limit + 1, 4), f"{len(shim.sends)} sends for {len(events)} events"
         bench.gather(bench.subscriber(topic), len(events))
 

@@ -21,7 +21,7 @@ from cloudevents_bridge.driver import (
     Verb,
 )
 from cloudevents_bridge.errors import ErrorCode
-from cloudevents_bridge_contract.bench import ONCE, Bench, place
+from cloudevents_bridge_contract.bench import ONCE, Bench, native_place
 from cloudevents_bridge_contract.faulty import InjectedError, Of, Outcomes, Shim, To, refused
 from cloudevents_bridge_contract.suite.publish import Limited
 
@@ -127,7 +127,7 @@ class DeadLetterTrapCases:
     @pytest.mark.parametrize("shim", [Shim, NoDeadSettle], ids=["native", "copied"])
     def test_largest_event_with_a_long_reason(self, bench: Bench, shim: type[Shim]) -> None:
         topic = bench.topic()
-        driver = bench.driver().open_publisher(place(topic))
+        driver = bench.driver().open_publisher(native_place(topic))
         limit = min(driver.traits.message_bytes, 256 * 1024)
         probe = Limited(count=1)
         bench.broker(topic, shim=probe).publish(topic.name, small := bench.event(data="x"))
@@ -150,7 +150,7 @@ class DeadLetterTrapCases:
         bench.one(subscriber, event).dead_letter(REASON)
         [letter] = bench.letters(topic, 1)
         assert letter.event == event
-        native = bench.driver().open_subscriber(place(topic, 0)).traits.dead
+        native = bench.driver().open_subscriber(native_place(topic, 0)).traits.dead
         if native and shim is Shim:  # in a copy there is no room for it
             assert letter.reason[:20] == REASON[:20], "nothing of the reason was kept"
 
