@@ -5,13 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
-from cloudevents_bridge import clock
+from cloudevents_bridge import clock, driver
 from cloudevents_bridge._attributes import Value
 from cloudevents_bridge.core.leases import margin
 from cloudevents_bridge.driver import Capability, Inbound
-from cloudevents_bridge.errors import BridgeError, ErrorCode, InvalidArgumentError, LeaseLostError, make_error
+from cloudevents_bridge.errors import (
+    BridgeError,
+    ClosedError,
+    ErrorCode,
+    InvalidArgumentError,
+    LeaseLostError,
+    make_error,
+)
 from cloudevents_bridge.event import CloudEvent
 
 if TYPE_CHECKING:
@@ -132,8 +139,8 @@ class Delivery:
         """
         if not 0 < seconds < math.inf:
             raise InvalidArgumentError(f"extend by {seconds!r}: it must be more than 0 seconds")
-        self._inlet.session.require(Capability.EXTEND, "declare the subscription with a longer lease")
         self._inlet.check()
+        self._inlet.session.require(Capability.EXTEND, "declare the subscription with a longer lease")
         self._check_open("extended")
         self._check_lease()
         error = self._inlet.settle("extend", [self], seconds=seconds)[0]
@@ -170,6 +177,10 @@ class Delivery:
         except BridgeError as unsettled:
             log.warning("event %s (%s) could not be settled: %s", self.event.id, self.event.type, unsettled)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        of = self._inlet.of
+        return _elsewhere, (self.event, self.attempt, of.topic.name, of.name, self._inlet.session.broker)
+
     def __repr__(self) -> str:
         return (
             f"<Delivery of {self.event!r} to {self.topic}/{self.subscription}, attempt {self.attempt}, "
@@ -177,6 +188,8 @@ class Delivery:
         )
 
     def _fail(self, delay: float | None, error: BaseException | None) -> None:
+        if self._word is None:
+            self._inlet.check()
         policy = self._inlet.declared
         if self.attempt >= policy.max_attempts:
             runs = "run" if self.attempt == 1 else "runs"
@@ -187,7 +200,11 @@ class Delivery:
         elif not 0 <= delay < math.inf:
             raise InvalidArgumentError(f"nack with delay {delay!r}: it must be 0 or more seconds")
         if self._claim("given back"):
-            self._inlet.nack(self, delay, self._unclaim)
+            try:
+                self._inlet.nack(self, delay)
+            except BaseException:
+                self._unclaim()
+                raise
 
     def _bury(self, reason: str, error: BaseException | None) -> None:
         if self._claim("dead-lettered"):
@@ -251,3 +268,22 @@ class Delivery:
         return (
             f"the delivery of event {self.event.id} to {self.topic}/{self.subscription} on {self._inlet.session.broker}"
         )
+
+
+class _Elsewhere:
+    """In place of the subscriber, in a process that a delivery was pickled to: there it can be looked at."""
+
+    def __init__(self, of: driver.Subscription, broker: str) -> None:
+        self.of = of
+        self._broker = broker
+
+    def check(self) -> None:
+        raise ClosedError(
+            f"this is a copy of a delivery of {self.of.topic.name}/{self.of.name}: settle it where it was received",
+            broker=self._broker,
+        )
+
+
+def _elsewhere(event: CloudEvent, attempt: int, topic: str, subscription: str, broker: str) -> Delivery:
+    inlet = _Elsewhere(driver.Subscription(driver.Topic(topic), subscription), broker)
+    return Delivery(cast("Inlet", inlet), Inbound(b"", {}, None, 0.0, attempt), event, clock.now())

@@ -106,14 +106,13 @@ class Inlet:
                     self._out.pop(delivery, None)
         return errors
 
-    def nack(self, delivery: Delivery, delay: float, undo: Callable[[], None]) -> None:
+    def nack(self, delivery: Delivery, delay: float) -> None:
         """Give a delivery back for a time. Where the broker has no delay that long, the lease is kept until then."""
         longest = self.traits.nack_delay
         if delay > longest and self.keeper is not None and self.keeper.hold(delivery, delay):
             return
         error = self.settle("nack", [delivery], seconds=min(delay, longest))[0]
         if error:
-            undo()
             raise error
 
     def bury(self, delivery: Delivery, reason: str, error: BaseException | None) -> None:

@@ -83,12 +83,13 @@ class Subscriber(Closing):
                     claimed.append(delivery)
             except BridgeError as error:
                 failed.append((delivery, error))
+        given = len(claimed) + len(failed)
         for inlet in {delivery._inlet: None for delivery in claimed}:
             failed += self._ack(inlet, [delivery for delivery in claimed if delivery._inlet is inlet])
         if failed:
             first = failed[0][1]
             raise SettleError(
-                f"{len(failed)} of {len(claimed) + len(failed)} deliveries of {self.topic}/{self.subscription} could "
+                f"{len(failed)} of {given} deliveries of {self.topic}/{self.subscription} could "
                 f"not be acked; the first: {first} (.failed holds each with its error)",
                 code=first.code,
                 retryable=all(error.retryable for _, error in failed),
