@@ -248,9 +248,11 @@ class _Reader:
         Raises:
             BridgeError: if one could not be deleted.
         """
-        taken = [self._held.pop(id) for id in ids]
-        self._settle("ack", [group[-1].inbound for group in taken])
-        copies = [copy.inbound for group in taken for copy in group[:-1]]
+        taken = {id: self._held[id] for id in ids}
+        self._settle("ack", [group[-1].inbound for group in taken.values()])
+        for id in taken:
+            del self._held[id]
+        copies = [copy.inbound for group in taken.values() for copy in group[:-1]]
         settle(self._session, self._driver, "ack", copies)  # those whose lease has ended are the same letter
 
     def _all(self) -> list[Inbound]:
