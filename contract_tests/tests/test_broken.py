@@ -32,8 +32,8 @@ class BrokenRig(EmbeddedRig):
         yield through(self.name, f"memory://broken-{uuid.uuid4().hex[:12]}")
 
 
-def _run(case: str, rig: BrokenRig, request: pytest.FixtureRequest) -> None:
-    """Run one case, without its class."""
+def _run(case: str, rig: BrokenRig, request: pytest.FixtureRequest) -> int:
+    """Run one case, without its class; gives the legal duplicates that it counted."""
     name, _, parameters = case.partition(".")[2].partition("[")
     function = getattr(ContractSuite, f"test_{name}")
     values: dict[str, Any] = {}
@@ -45,6 +45,7 @@ def _run(case: str, rig: BrokenRig, request: pytest.FixtureRequest) -> None:
             values[fixture] = request.getfixturevalue(fixture)
     with Running.started(rig) as running, Bench(running) as bench:
         function(ContractSuite(), bench, **values)
+        return bench.duplicates
 
 
 def _value(mark: pytest.Mark, chosen: str) -> object:
@@ -64,6 +65,22 @@ def test_broken_driver_is_caught(driver: str, request: pytest.FixtureRequest) ->
 )  # memory has none
 def test_case_passes_without_the_fault(case: str, request: pytest.FixtureRequest) -> None:
     _run(case, BrokenRig("honest"), request)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "consume.consumers_of_one_subscription_share",
+        "publish.thousand_events_all_arrive",
+        "life.one_broker_in_many_threads",
+    ],
+)
+def test_legal_duplicates_are_counted(case: str, request: pytest.FixtureRequest) -> None:
+    rig = BrokenRig("delivers-twice")
+    with pytest.raises(AssertionError):
+        _run(case, rig, request)
+    rig.duplicates = "count"
+    assert _run(case, rig, request) > 0
 
 
 def test_there_are_enough() -> None:

@@ -272,6 +272,17 @@ def refused(code: ErrorCode, message: str = "", *, retryable: bool = False) -> F
     return Fault(code, retryable=retryable, maybe_applied=False, message=message)
 
 
+def one_by_one(inner: PublisherDriver, batch: Sequence[Outbound], timeout: float) -> Outcomes:
+    """Send the messages of a batch in their order; what follows one that failed is not sent."""
+    outcomes: list[Done | Fault] = []
+    for message in batch:
+        if outcomes and isinstance(outcomes[-1], Fault):
+            outcomes.append(refused(ErrorCode.UNAVAILABLE, "not sent after one that failed", retryable=True))
+        else:
+            outcomes += inner.send([message], timeout=timeout)
+    return outcomes
+
+
 def unknown(message: str = "the answer was lost", *, retryable: bool = True) -> Fault:
     """A fault that may have been applied."""
     return Fault(ErrorCode.DEADLINE_EXCEEDED, retryable=retryable, maybe_applied=True, message=message)
