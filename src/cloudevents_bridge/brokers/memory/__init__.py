@@ -15,7 +15,7 @@ from typing import Any
 from cloudevents_bridge.brokers.memory.clock import Clock, Pause, RealClock, VirtualClock
 from cloudevents_bridge.brokers.memory.drivers import MemoryConnection, Publisher, Subscriber, size
 from cloudevents_bridge.brokers.memory.feed import Entry
-from cloudevents_bridge.brokers.memory.store import ClosedError, Store, TroubleError, classify
+from cloudevents_bridge.brokers.memory.store import Call, ClosedError, Store, TroubleError, Watcher, classify
 from cloudevents_bridge.brokers.memory.topology import MemoryTopology
 from cloudevents_bridge.driver import Url
 from cloudevents_bridge.errors import ConfigurationError
@@ -28,6 +28,8 @@ __all__ = [
     "Publisher",
     "Subscriber",
     "Store",
+    "Watcher",
+    "Call",
     "Entry",
     "Clock",
     "Pause",

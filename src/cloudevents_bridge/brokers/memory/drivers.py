@@ -13,9 +13,9 @@ from cloudevents_bridge.bindings import Wire
 from cloudevents_bridge.brokers.memory.clock import Pause
 from cloudevents_bridge.brokers.memory.feed import Entry, Feed
 from cloudevents_bridge.brokers.memory.store import (
+    Call,
     ClosedError,
     MissingError,
-    Operation,
     Place,
     Store,
     TroubleError,
@@ -80,7 +80,7 @@ class Publisher:
         with store.lock:
             if self._closed:
                 raise ClosedError(f"the publisher of {place_name(self._to)} is closed")
-            lost = _trouble(store, "publish", self._to)
+            lost = _watched(store, Call("publish", self._to))
             done = store.send(self._to, batch)
             if lost is not None:
                 raise TroubleError(lost)
@@ -119,7 +119,7 @@ class Subscriber:
         clock = store.clock
         with store.lock:
             self._check()
-            lost = _trouble(store, "receive", self._of)
+            lost = _watched(store, Call("receive", self._of))
             feed = store.feed(self._of)
             now = clock.now()
             end, expires = now + wait, real.now() + wait
@@ -144,7 +144,7 @@ class Subscriber:
         store = self._store
         with store.lock:
             self._check()
-            lost = _trouble(store, "settle", self._of)
+            lost = _watched(store, Call("settle", self._of, verb, messages, seconds, reason))
             feed = store.feed(self._of)
             now = feed.used = store.clock.now()
             outcomes: Sequence[Done | Fault]
@@ -263,9 +263,9 @@ def _letter(entry: Entry, reason: str) -> Outbound:
     return Outbound(entry.message.body, {**entry.message.attributes, DEAD_LETTER: reason})
 
 
-def _trouble(store: Store, operation: Operation, place: Place) -> Fault | None:
+def _watched(store: Store, call: Call) -> Fault | None:
     """Raise the fault that a test asked for, or hand it back when the call shall take effect all the same."""
-    found = store.trouble(operation, place) if store.trouble is not None else None
+    found = store.watcher.begins(call) if store.watcher is not None else None
     if found is None:
         return None
     fault, takes_effect = found

@@ -4,22 +4,53 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from msgspec.structs import replace
 
 from cloudevents_bridge.brokers.memory.clock import Clock
 from cloudevents_bridge.brokers.memory.feed import Feed, wake
-from cloudevents_bridge.driver import DeadLetters, Done, Fault, Outbound, Subscription, Topic
+from cloudevents_bridge.driver import (
+    DeadLetters,
+    Done,
+    Fault,
+    Inbound,
+    Outbound,
+    Subscription,
+    Topic,
+    Verb,
+)
 from cloudevents_bridge.errors import ErrorCode
 from cloudevents_bridge.faults import place_name
 
 Place: TypeAlias = Topic | Subscription | DeadLetters
 Operation: TypeAlias = Literal["publish", "receive", "settle"]
-Trouble: TypeAlias = Callable[[Operation, Place], tuple[Fault, bool] | None]
-"""What goes wrong with a call, for tests: the fault, and whether the call takes effect all the same. None: nothing."""
+
+
+class Call(NamedTuple):
+    """One call of a driver. The last four: of a settle."""
+
+    operation: Operation
+    place: Place
+    verb: Verb | None = None
+    messages: Sequence[Inbound] = ()
+    seconds: float = 0.0
+    reason: str = ""
+
+
+class Watcher(Protocol):
+    """A test that looks on, with the store's lock held, and may do harm."""
+
+    def begins(self, call: Call) -> tuple[Fault, bool] | None:
+        """Before a call: the fault it shall end with, and whether it takes effect all the same. None: let it be."""
+
+    def accepted(self, topic: str, batch: Sequence[Outbound]) -> None:
+        """Events were published to a topic."""
+
+    def created(self, feed: Feed) -> None:
+        """A subscription was created because it was missed."""
 
 
 class MissingError(LookupError):
@@ -90,7 +121,7 @@ class Store:
     Attributes:
         url: for people; nothing is read from it.
         users: connections that are open.
-        trouble: called before each operation of a driver; see `Trouble`.
+        watcher: a test that looks on. What is missed is then created.
     """
 
     def __init__(self, url: str, clock: Clock) -> None:
@@ -99,15 +130,22 @@ class Store:
         self.lock = threading.RLock()
         self.users = 0
         self.topics: dict[str, StoredTopic] = {}
-        self.trouble: Trouble | None = None
+        self.watcher: Watcher | None = None
         self.holders = count(1)
         self._ids = count(1)
 
-    def topic(self, name: str) -> StoredTopic:
-        try:
-            return self.topics[name]
-        except KeyError:
-            raise MissingError(f"topic {name} does not exist on {self.url}") from None
+    def topic(self, place: Topic) -> StoredTopic:
+        """The topic of a place.
+
+        Raises:
+            MissingError: if it does not exist.
+        """
+        found = self.topics.get(place.name)
+        if found is None:
+            if self.watcher is None:
+                raise MissingError(f"{place_name(place)} does not exist on {self.url}")
+            found = self.create_topic(place)
+        return found
 
     def feed(self, place: Subscription | DeadLetters) -> Feed:
         """The feed of a place.
@@ -116,14 +154,21 @@ class Store:
             MissingError: if the place does not exist, or expired because nobody used it.
         """
         of = place.of if isinstance(place, DeadLetters) else place
+        found = self._find(of, dead=isinstance(place, DeadLetters))
+        if found is None and self.watcher is not None:
+            self.watcher.created(self.create_subscription(of))
+            found = self._find(of, dead=isinstance(place, DeadLetters))
+        if found is None:
+            raise MissingError(f"{place_name(place)} does not exist on {self.url}")
+        return found
+
+    def _find(self, of: Subscription, *, dead: bool) -> Feed | None:
         topic = self.topics.get(of.topic.name)
-        feeds = {} if topic is None else topic.dead if isinstance(place, DeadLetters) else topic.feeds
-        if topic is not None and of.name in feeds:
-            if feeds[of.name].of.expires is not None:
-                self.expire(topic)
-            if of.name in feeds:
-                return feeds[of.name]
-        raise MissingError(f"{place_name(place)} does not exist on {self.url}")
+        if topic is None:
+            return None
+        if of.name in topic.feeds and topic.feeds[of.name].of.expires is not None:
+            self.expire(topic)
+        return (topic.dead if dead else topic.feeds).get(of.name)
 
     def send(self, to: Place, batch: Sequence[Outbound]) -> list[Done]:
         """Put a batch into every subscription of a topic, or into one place."""
@@ -131,12 +176,12 @@ class Store:
         if not isinstance(to, Topic):
             self.feed(to).put(batch, now)
             return [Done(str(number), None, 0.0, 1) for number in self._numbers(batch)]
-        topic = self.topic(to.name)
+        topic = self.topic(to)
         self.expire(topic)
         if topic.window:
-            return self._send_once(topic, batch, now)
+            return self._send_once(to.name, topic, batch, now)
         done = self._receipts(topic, batch)
-        self._spread(topic, batch, now)
+        self._spread(to.name, topic, batch, now)
         return done
 
     def expire(self, topic: StoredTopic) -> None:
@@ -203,7 +248,7 @@ class Store:
         reached = len(topic.feeds)
         return [Done(number, number, 0.0, reached) for number in map(str, self._numbers(batch))]
 
-    def _send_once(self, topic: StoredTopic, batch: Sequence[Outbound], now: float) -> list[Done]:
+    def _send_once(self, name: str, topic: StoredTopic, batch: Sequence[Outbound], now: float) -> list[Done]:
         fresh: list[Outbound] = []
         outcomes: list[Done] = []
         for message in batch:
@@ -213,10 +258,12 @@ class Store:
                 topic.remember(message.dedup, done, now)
                 fresh.append(message)
             outcomes.append(done)
-        self._spread(topic, fresh, now)
+        self._spread(name, topic, fresh, now)
         return outcomes
 
-    def _spread(self, topic: StoredTopic, batch: Sequence[Outbound], now: float) -> None:
+    def _spread(self, name: str, topic: StoredTopic, batch: Sequence[Outbound], now: float) -> None:
+        if self.watcher is not None:
+            self.watcher.accepted(name, batch)
         plain = not topic.ordered
         if plain:
             for message in batch:
