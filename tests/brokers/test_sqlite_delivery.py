@@ -127,7 +127,8 @@ def test_nack_with_a_delay_comes_back_no_earlier(rig: Any) -> None:
     a, b = rig.take(rig.billing)
     rig.settle("nack", a, seconds=100.0)
     rig.settle("nack", b)
-    assert rig.bodies(again := rig.take(rig.billing)) == ["b"]
+    again = rig.take(rig.billing)
+    assert rig.bodies(again) == ["b"]
     assert again[0].attempt == 2
     rig.settle("ack", *again)
     rig.time.pass_(99)
@@ -205,7 +206,8 @@ def test_one_delivery_of_a_key_is_out_at_a_time(rig: Any) -> None:
     assert [m.key for m in held] == ["k", "l", None, None, None]
     assert rig.take(rig.lanes) == []
     rig.settle("ack", held[0])
-    assert rig.bodies(held_k := rig.take(rig.lanes)) == ["k1"]
+    held_k = rig.take(rig.lanes)
+    assert rig.bodies(held_k) == ["k1"]
     rig.settle("ack", held[1], *held_k)
     assert sorted(rig.bodies(rig.take(rig.lanes))) == ["k2", "l1"]
 
@@ -230,7 +232,8 @@ def test_a_key_starts_again_at_its_head(rig: Any, end: str) -> None:
     else:
         rig.settle(end, *held)
     rig.publish(rig.ordered, "k2", key="k")
-    assert rig.bodies(again := rig.take(rig.lanes)) == ["k0"]
+    again = rig.take(rig.lanes)
+    assert rig.bodies(again) == ["k0"]
     rig.settle("ack", *again)
     assert rig.bodies(rig.take(rig.lanes)) == ["k1"]
 
@@ -261,9 +264,11 @@ def test_a_delayed_event_holds_its_key(rig: Any) -> None:
     rig.publish(rig.ordered, "k2", key="k", delay=300.0)
     assert rig.take(rig.lanes) == []
     rig.time.pass_(61)
-    assert rig.bodies(held := rig.take(rig.lanes)) == ["k0"]
+    held = rig.take(rig.lanes)
+    assert rig.bodies(held) == ["k0"]
     rig.settle("ack", *held)
-    assert rig.bodies(held := rig.take(rig.lanes)) == ["k1"]
+    held = rig.take(rig.lanes)
+    assert rig.bodies(held) == ["k1"]
     rig.settle("ack", *held)
     assert rig.take(rig.lanes) == []
     rig.time.pass_(240)
@@ -402,7 +407,7 @@ def test_empty_batches(rig: Any) -> None:
 def test_missing_places_are_not_found_on_use(rig: Any) -> None:
     nowhere = Topic("nowhere")
     publisher, subscriber = rig.publisher(nowhere), rig.subscriber(Subscription(rig.topic, "nobody"))
-    with pytest.raises(NotFoundError, match="topic nowhere does not exist on sqlite:///events.db: .*create_missing"):
+    with pytest.raises(NotFoundError, match=r"topic nowhere does not exist on sqlite:///events.db: .*create_missing"):
         publisher.send([], timeout=5.0)
     with pytest.raises(NotFoundError, match="subscription nobody of topic orders does not exist"):
         subscriber.receive(1, 0.0)

@@ -234,6 +234,7 @@ class Store:
         return writer
 
     def _connect(self, *, create: bool) -> sqlite3.Connection:
+        there = os.access(self.path, os.F_OK)
         try:
             return sqlite3.connect(
                 f"{self.path.as_uri()}?mode={'rwc' if create else 'rw'}",
@@ -246,19 +247,25 @@ class Store:
         except sqlite3.OperationalError as error:
             if primary(error) != CANTOPEN:
                 raise
-            raise self._explain() from error
+            raise self._explain(there=there) from error
 
-    def _explain(self) -> BridgeError:
+    def _explain(self, *, there: bool) -> BridgeError:
+        """Why the file could not be opened, which SQLite does not say. `there`: it existed before the try."""
+        directory = self.path.parent
+        code = ErrorCode.FAILED_PRECONDITION
         if self.path.is_dir():
-            text = f"{self.path} is a directory: give the path of a file in it"
-        elif not self.path.parent.is_dir():
-            text = f"{self.path} cannot be opened: the directory {self.path.parent} does not exist: create it first"
-        elif not self.path.exists():
+            why = "it is a directory: give the path of a file"
+        elif not directory.is_dir():
+            why = f"the directory {directory} does not exist: create it first"
+        elif not os.access(directory, os.X_OK | (0 if there else os.W_OK)):
+            code, why = ErrorCode.PERMISSION_DENIED, f"give this user the right to use the directory {directory}"
+        elif not there:
             return self._missing()
+        elif not os.access(self.path, os.R_OK | os.W_OK):
+            code, why = ErrorCode.PERMISSION_DENIED, "give this user the right to read and write it"
         else:
-            text = f"{self.path} cannot be opened: give this user the right to read and write it"
-            return self.fail(ErrorCode.PERMISSION_DENIED, text)
-        return self.fail(ErrorCode.FAILED_PRECONDITION, text)
+            code, why = ErrorCode.RESOURCE_EXHAUSTED, "look whether this process has too many files open"
+        return self.fail(code, f"{self.path} cannot be opened: {why}")
 
     def _missing(self) -> BridgeError:
         return self.fail(
