@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import TypeVar
 from weakref import WeakSet
@@ -166,8 +165,8 @@ class Subscriber:
     def stop(self) -> None:
         with self._store.lock:
             self._stopped = True
-            with suppress(MissingError):
-                self._store.feed(self._of).changed.notify_all()
+            if feed := self._store.find(self._of):
+                feed.changed.notify_all()
 
     def close(self) -> None:
         store = self._store
@@ -176,8 +175,8 @@ class Subscriber:
                 return
             self.stop()
             self._closed = True
-            with suppress(MissingError):
-                store.feed(self._of).reclaim(self._holds, store.clock.now(), free=True)
+            if feed := store.find(self._of):
+                feed.reclaim(self._holds, store.clock.now(), free=True)
 
     def _wait(self, feed: Feed, end: float, expires: float) -> bool:
         clock = self._store.clock

@@ -153,22 +153,27 @@ class Store:
         Raises:
             MissingError: if the place does not exist, or expired because nobody used it.
         """
-        of = place.of if isinstance(place, DeadLetters) else place
-        found = self._find(of, dead=isinstance(place, DeadLetters))
+        found = self.find(place)
         if found is None and self.watcher is not None:
-            self.watcher.created(self.create_subscription(of))
-            found = self._find(of, dead=isinstance(place, DeadLetters))
+            of = place.of if isinstance(place, DeadLetters) else place
+            new = self.find(of) is None
+            feed = self.create_subscription(of)
+            if new:
+                self.watcher.created(feed)
+            found = self.find(place)
         if found is None:
             raise MissingError(f"{place_name(place)} does not exist on {self.url}")
         return found
 
-    def _find(self, of: Subscription, *, dead: bool) -> Feed | None:
+    def find(self, place: Subscription | DeadLetters) -> Feed | None:
+        """The feed of a place, if it exists."""
+        of = place.of if isinstance(place, DeadLetters) else place
         topic = self.topics.get(of.topic.name)
         if topic is None:
             return None
         if of.name in topic.feeds and topic.feeds[of.name].of.expires is not None:
             self.expire(topic)
-        return (topic.dead if dead else topic.feeds).get(of.name)
+        return (topic.dead if isinstance(place, DeadLetters) else topic.feeds).get(of.name)
 
     def send(self, to: Place, batch: Sequence[Outbound]) -> list[Done]:
         """Put a batch into every subscription of a topic, or into one place."""

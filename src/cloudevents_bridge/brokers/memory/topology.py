@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from cloudevents_bridge.brokers.memory.store import MissingError, Place, Store
+from cloudevents_bridge.brokers.memory.store import Place, Store
 from cloudevents_bridge.driver import Change, DeadLetters, Subscription, Topic
 from cloudevents_bridge.errors import ConfigurationError, ErrorCode, UnsupportedError, make_error
 from cloudevents_bridge.faults import place_name
@@ -63,17 +63,15 @@ class MemoryTopology:
                 "and let a handler pass over what it does not want",
                 broker=self._store.url,
             )
-        try:
-            have = self._store.feed(place).of
-        except MissingError:
+        found = self._store.find(place)
+        if found is None:
             yield Change(place, "", None, ", ".join(f"{name} {_text(getattr(place, name))}" for name in _SETTINGS))
             return
+        have = found.of
         for name in _SETTINGS:
             if getattr(have, name) != getattr(place, name):
                 yield Change(place, name, _text(getattr(have, name)), _text(getattr(place, name)))
-        try:
-            self._store.feed(DeadLetters(place))
-        except MissingError:
+        if self._store.find(DeadLetters(place)) is None:
             yield Change(DeadLetters(place), "", None, "present")
 
     def _compare_topic(self, place: Topic) -> Iterator[Change]:
