@@ -13,8 +13,8 @@ import pytest
 
 from cloudevents_bridge import Capability, Topic, connect
 from cloudevents_bridge.errors import BridgeError, ConfigurationError, UnsupportedError
-from cloudevents_bridge_contract import plugin, running
-from cloudevents_bridge_contract.bench import NAMES
+from cloudevents_bridge_contract import chosen as chosen_rigs
+from cloudevents_bridge_contract import plugin
 from cloudevents_bridge_contract.existing import Pool
 from cloudevents_bridge_contract.faulty import native_url
 from cloudevents_bridge_contract.report import FAILED, GROUPS, NOT_RUN, OUTCOMES
@@ -29,6 +29,7 @@ from cloudevents_bridge_contract.rigs import (
 )
 
 TIMED_OUT = 5
+RUNNING = "cloudevents_bridge_contract.running"
 EMBEDDED: tuple[type[EmbeddedRig], ...] = (MemoryRig, SqliteRig, SqliteProcessesRig, AwkwardRig)
 
 
@@ -180,15 +181,17 @@ def _pytest(
     rigs: list[Rig], chosen: _Chosen, *, k: str | None, deadline: float | None, reports: list[tuple[str, Path]]
 ) -> int:
     """Run the cases in this process."""
-    arguments: list[str] = ["--pyargs", running.__name__, "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider"]
-    arguments += ["-c", str(Path(running.__file__).with_name("pytest.ini")), f"--rootdir={Path.cwd()}"]
+    arguments: list[str] = ["--pyargs", RUNNING, "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider"]
+    arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    arguments += ["-c", str(Path(__file__).with_name("pytest.ini")), f"--rootdir={Path.cwd()}"]
     if k:
         arguments += ["-k", k]
     if deadline is not None:
         arguments += ["--session-timeout", str(deadline)]
     for kind, path in reports:
         arguments += [f"--junitxml={path}"] if kind == "junit" else ["--contract-report", f"{kind}={path}"]
-    running.choose(rigs)
+    chosen_rigs.RIGS[:] = rigs
+    sys.modules.pop(RUNNING, None)
     return int(pytest.main(arguments, plugins=[chosen]))
 
 
@@ -219,7 +222,9 @@ class _Chosen:
 def _explained(rig: Rig, only: Sequence[str]) -> str:
     """What a run needs: rights, resources, requests. Nothing is created."""
     groups = [group for group in GROUPS if not only or group in only]
-    cases = running.count(groups)
+    from cloudevents_bridge_contract.running import count
+
+    cases = count(groups)
     with rig.running() as url, connect(url, **rig.options) as broker:
         declared = ", ".join(sorted(broker.capabilities)) or "none"
         rights = [
@@ -232,14 +237,14 @@ def _explained(rig: Rig, only: Sequence[str]) -> str:
     else:
         resources = (
             f"creates, and removes after each case, topics {rig.prefix}-…-<8 hex digits> with up to two subscriptions "
-            f"({', '.join(NAMES[:2])}) and their dead letters; up to three topics at a time"
+            f"(alpha, bravo) and their dead letters; up to three topics at a time"
         )
     lines = [
         f"{rig.name} ({rig.kind}) at {url}",
         f"  capabilities   {declared}",
         f"  cases          {sum(cases.values())}: " + ", ".join(f"{group} {cases[group]}" for group in groups),
         f"  resources      {resources}",
-        f"  requests       {events}; the whole suite publishes some 12,000 small events and settles them",
+        f"  requests       {events}; the whole suite publishes some 7,000 small events and settles them",
         f"  outcomes       {', '.join(OUTCOMES)}",
         *(f"  rights         {line}" for line in rights),
     ]
@@ -247,7 +252,7 @@ def _explained(rig: Rig, only: Sequence[str]) -> str:
 
 
 def _policy(broker: Any, role: str, rig: Rig) -> str:
-    topic = Topic(f"{rig.prefix}-topic-00000000", subscriptions=NAMES[:2])
+    topic = Topic(f"{rig.prefix}-topic-00000000", subscriptions=["alpha", "bravo"])
     try:
         return str(broker.topology.policy(role, topic)).strip()
     except UnsupportedError:

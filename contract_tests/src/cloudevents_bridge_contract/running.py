@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from cloudevents_bridge_contract.rig import Rig
+from cloudevents_bridge_contract.chosen import RIGS
 from cloudevents_bridge_contract.suite import ContractSuite
 
-
-def choose(rigs: Iterable[Rig]) -> None:
-    """Make a class of cases for each of these rigs, and for no other."""
-    for name in [each for each in globals() if each.startswith("Test")]:
-        del globals()[name]
-    for number, rig in enumerate(rigs):
-        name = f"Test{number}" + "".join(word.capitalize() for word in rig.name.split("-"))
-        globals()[name] = type(name, (ContractSuite,), {"rig": rig, "__module__": __name__})
+for _number, _rig in enumerate(RIGS):
+    _name = f"Test{_number}" + "".join(_word.capitalize() for _word in _rig.name.split("-"))
+    globals()[_name] = type(_name, (ContractSuite,), {"rig": _rig, "__module__": __name__})
 
 
 def count(groups: Sequence[str]) -> dict[str, int]:
