@@ -37,7 +37,7 @@ class Account:
     """
 
     def __init__(self) -> None:
-        self.pending = 0
+        self.waiting: dict[int, None] = {}  # by number, so the first is the oldest
         self.submitted = 0
         self.failures = 0
         self.failed: list[tuple[CloudEvent, BridgeError]] = []
@@ -63,24 +63,26 @@ class Buffer:
         self._since = 0.0  # when the oldest of the incoming came
         self._hurry = 0  # flushes that wait: do not linger
         self._closing = False
-        self._unresolved: dict[Future[Receipt], tuple[CloudEvent, Account]] = {}
+        self._unresolved: dict[Future[Receipt], tuple[CloudEvent, Account, int]] = {}
+        self._number = 0
         self._owing: set[Account] = set()
-        self.pending = 0
+        self.waiting: dict[int, None] = {}
         self.failures = 0
         self._outbox = outlet.outbox()
         self._thread = threading.Thread(target=self._work, name=f"ceb-publish-{topic}", daemon=True)
         self._thread.start()
         _live.add(self)
+        _flush_in_children()
 
     def submit(self, event: CloudEvent, delay: float, account: Account) -> Future[Receipt]:
         future: Future[Receipt] = Future()
         with self._lock:
-            while self.pending >= self._max and not self._closing:
-                if not self._block:
+            while len(self.waiting) >= self._max and not self._closing:
+                if not self._block or threading.current_thread() is self._thread:
                     raise make_error(
                         ErrorCode.RESOURCE_EXHAUSTED,
-                        f"{self.pending} events for topic {self._topic} on {self._broker} are buffered, and no more "
-                        "than that may be: submit more slowly, raise max_buffered, or open with on_full='block'",
+                        f"{len(self.waiting)} events for topic {self._topic} on {self._broker} are buffered, and no "
+                        "more than that may be: submit more slowly, raise max_buffered, or open with on_full='block'",
                         retryable=True,
                         broker=self._broker,
                     )
@@ -90,28 +92,36 @@ class Buffer:
             if not self._incoming:
                 self._since = clock.now()
             self._incoming.append((event, delay, future, account))
-            self._unresolved[future] = event, account
-            self.pending += 1
-            account.pending += 1
+            self._number += 1
+            self._unresolved[future] = event, account, self._number
+            self.waiting[self._number] = account.waiting[self._number] = None
             account.submitted += 1
             if len(self._incoming) == 1 or len(self._incoming) == self._outlet.batch_count:
                 self._changed.notify_all()
         return future
 
-    def wait_empty(self, timeout: float, account: Account | None = None) -> None:
-        """Wait until nothing is pending, of that account or at all.
+    def wait_sent(self, timeout: float, account: Account | None = None) -> None:
+        """Wait until everything submitted so far is accepted or has failed, of that account or at all.
 
         Raises:
             DeadlineExceededError: if that took longer than `timeout` seconds.
         """
         of = account or self
+        if threading.current_thread() is self._thread:
+            raise make_error(
+                ErrorCode.FAILED_PRECONDITION,
+                f"the publisher for topic {self._topic} on {self._broker} was flushed or closed by a callback of one "
+                "of its futures, which runs in the thread that publishes: do that in another thread",
+                broker=self._broker,
+            )
         with self._lock:
             self._hurry += 1
             self._changed.notify_all()
+            last = self._number
             try:
-                if not self._changed.wait_for(lambda: not of.pending, timeout):
+                if not self._changed.wait_for(lambda: next(iter(of.waiting), last + 1) > last, timeout):
                     raise DeadlineExceededError(
-                        f"{of.pending} events for topic {self._topic} on {self._broker} are still buffered after "
+                        f"{len(of.waiting)} events for topic {self._topic} on {self._broker} are still buffered after "
                         f"{timeout:g} s: flush again, or give it a longer timeout",
                         retryable=True,
                         broker=self._broker,
@@ -121,13 +131,13 @@ class Buffer:
 
     def flush(self, timeout: float, account: Account) -> None:
         """Wait until everything of the account is accepted or has failed, and raise what failed."""
-        self.wait_empty(timeout, account)
+        self.wait_sent(timeout, account)
         self._raise_failures([account])
 
     def settle_up(self, timeout: float, account: Account) -> None:
         """Send what the account has pending within `timeout` seconds, give up the rest, and raise all that failed."""
         try:
-            self.wait_empty(timeout, account)
+            self.wait_sent(timeout, account)
         except DeadlineExceededError:
             self._give_up(account)
         self._raise_failures([account])
@@ -136,7 +146,7 @@ class Buffer:
         """Settle up with all, and end."""
         late = False
         try:
-            self.wait_empty(timeout)
+            self.wait_sent(timeout)
         except DeadlineExceededError:
             late = True
         with self._lock:
@@ -151,7 +161,7 @@ class Buffer:
 
     def _give_up(self, of: Account | None) -> None:
         with self._lock:
-            left = [future for future, (_, account) in self._unresolved.items() if of in (account, None)]
+            left = [future for future, (_, account, _) in self._unresolved.items() if of in (account, None)]
         error = self._too_late()
         self._resolve([(future, error) for future in left if not future.cancelled()])
 
@@ -172,7 +182,7 @@ class Buffer:
                 failed += account.failed
                 failures += account.failures
                 submitted += account.submitted
-                account.failed, account.failures, account.submitted = [], 0, account.pending
+                account.failed, account.failures, account.submitted = [], 0, len(account.waiting)
                 self._owing.discard(account)
         if failures:
             error: PublishError = publish_error(failed, submitted, self._topic)
@@ -202,20 +212,19 @@ class Buffer:
         return self._hurry > 0 or self._closing or len(self._incoming) >= self._outlet.batch_count
 
     def _take_incoming(self) -> None:
-        cancelled: list[Account] = []
+        cancelled: list[tuple[Account, int]] = []
         taken: list[Item] = []
         with self._lock:
             if self._closing:
                 self._outbox.abandon()
             for item in self._incoming:
-                future, account = item[2:]
+                future = item[2]
                 if future not in self._unresolved:
                     continue  # given up by a close
                 if future.set_running_or_notify_cancel():
                     taken.append(item)
                 else:
-                    del self._unresolved[future]
-                    cancelled.append(account)
+                    cancelled.append(self._unresolved.pop(future)[1:])
             self._incoming.clear()
         if cancelled:
             self._finished(cancelled)
@@ -242,15 +251,15 @@ class Buffer:
 
     def _resolve(self, told: list[tuple[Future[Receipt], Receipt | BridgeError]]) -> None:
         """Tell the callers. What `close` has given up meanwhile is passed over."""
-        accounts: list[Account] = []
+        done: list[tuple[Account, int]] = []
         mine: list[tuple[Future[Receipt], Receipt | BridgeError]] = []
         with self._lock:
             for future, outcome in told:
                 if (known := self._unresolved.pop(future, None)) is None:
                     continue
-                event, account = known
+                event, account, number = known
                 mine.append((future, outcome))
-                accounts.append(account)
+                done.append((account, number))
                 if isinstance(outcome, BridgeError):
                     self._owing.add(account)
                     self.failures += 1
@@ -262,13 +271,12 @@ class Buffer:
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
-        self._finished(accounts)
+        self._finished(done)
 
-    def _finished(self, accounts: list[Account]) -> None:
+    def _finished(self, done: list[tuple[Account, int]]) -> None:
         with self._lock:
-            self.pending -= len(accounts)
-            for account in accounts:
-                account.pending -= 1
+            for account, number in done:
+                del self.waiting[number], account.waiting[number]
             self._changed.notify_all()
 
 
@@ -281,8 +289,8 @@ def _flush_at_exit() -> None:
     for buffer in list(_live):
         failed_before = buffer.failures
         with suppress(DeadlineExceededError):
-            buffer.wait_empty(AT_EXIT)
-        if left := buffer.pending + buffer.failures - failed_before:
+            buffer.wait_sent(AT_EXIT)
+        if left := len(buffer.waiting) + buffer.failures - failed_before:
             lost += left
             print(
                 f"cloudevents_bridge: {left} events for topic {buffer._topic} on {buffer._broker} were not "
@@ -294,6 +302,15 @@ def _flush_at_exit() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
+
+
+def _flush_in_children() -> None:
+    """Processes of `multiprocessing` end without `atexit`, and run finalizers of their own."""
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _flush_at_exit, exitpriority=10)
 
 
 atexit.register(_flush_at_exit)

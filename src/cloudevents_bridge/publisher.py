@@ -166,7 +166,7 @@ class Publisher(Closing):
         deadline = clock.now() + (outlet.session.config.timeout if timeout is None else timeout)
         if outlet.ordered:
             for buffer in self._line.buffers():  # what was submitted before goes out before
-                buffer.wait_empty(deadline - clock.now())
+                buffer.wait_sent(deadline - clock.now())
         outbox = outlet.outbox()
         waiting = enumerate(events)
         failed_keys: set[str | None] = set()

@@ -313,3 +313,26 @@ assert threading.active_count() == 1
 assert dict(scripted.calls) == {"connect": 1}
 """)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_child_of_multiprocessing_flushes_at_its_end(tmp_path: Path) -> None:
+    program = f"""
+import multiprocessing
+import cloudevents_bridge as ceb
+URL = "sqlite:///{tmp_path}/events.db"
+def work():
+    broker = ceb.connect(URL)
+    broker.publisher("orders", linger=30).submit(ceb.CloudEvent(type="a.b", source="/x", id="1"))
+if __name__ == "__main__":
+    with ceb.connect(URL) as broker:
+        broker.topology.apply(ceb.Topic("orders", subscriptions=["billing"]))
+        for method in ("fork", "spawn"):
+            child = multiprocessing.get_context(method).Process(target=work)
+            child.start()
+            child.join()
+            assert child.exitcode == 0
+        assert len(broker.subscriber("orders", "billing").receive(10, wait=10)) == 2
+"""
+    file = tmp_path / "program.py"
+    file.write_text(program)
+    subprocess.run([sys.executable, "-W", "error", str(file)], check=True, timeout=60)

@@ -424,3 +424,41 @@ def test_ten_thousand_from_many_threads_on_a_real_broker() -> None:
                 got.update(delivery.event.id for delivery in deliveries)
                 subscriber.ack_many(deliveries)
         assert len(got) == 2000
+
+
+def test_flush_waits_for_what_was_submitted_before_only(broker: Broker, scripted: Scripted) -> None:
+    publisher, stop = broker.publisher("orders", linger=0.0), threading.Event()
+    publisher.submit(event("first")).result(10)
+
+    def steadily() -> None:
+        while not stop.is_set():
+            publisher.submit(event("more"))
+
+    thread = threading.Thread(target=steadily)
+    thread.start()
+    try:
+        for _ in range(20):
+            publisher.submit(event("mine"))
+            publisher.flush(timeout=20)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_callback_that_would_wait_for_itself_is_told_so(broker: Broker) -> None:
+    publisher = broker.publisher("orders", linger=0.0, max_buffered=1)
+    raised: list[BaseException] = []
+
+    def again(_: object) -> None:
+        for call in (publisher.flush, lambda: publisher.submit(event("2"))):
+            try:
+                call()
+            except BridgeError as error:
+                raised.append(error)
+
+    future = publisher.submit(event("1"))
+    future.add_done_callback(again)
+    future.result(10)
+    publisher.flush()
+    until(lambda: len(raised) >= 1)
+    assert "callback" in str(raised[0])
