@@ -34,9 +34,16 @@ class Retry(Exception):  # noqa: N818 - a handler's word, not a failure of the l
     Args:
         delay: seconds until then; None: the subscription's redelivery back-off for this attempt.
         reason: for the log, and for the dead letter if this was the last attempt.
+
+    Raises:
+        InvalidArgumentError: if the delay is negative or no number.
     """
 
     def __init__(self, delay: float | None = None, reason: str = "") -> None:
+        if delay is not None and not 0 <= delay < float("inf"):
+            raise InvalidArgumentError(
+                f"Retry({delay!r}): the delay must be 0 or more seconds, or None for the back-off"
+            )
         super().__init__(delay, reason)
         self.delay = delay
         self.reason = reason

@@ -518,3 +518,9 @@ def test_on_a_real_broker() -> None:
             "1": "2 runs failed, and max_attempts is 2",
             "2": "no good",
         }
+
+
+@pytest.mark.parametrize("delay", [-1, float("nan"), float("inf")])
+def test_a_retry_without_a_sensible_delay_is_refused_where_it_is_written(delay: float) -> None:
+    with pytest.raises(ValueError, match="the delay must be 0 or more seconds"):
+        Retry(delay)
