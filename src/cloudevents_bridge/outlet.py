@@ -136,16 +136,16 @@ class Outlet:
     def outcome(self, event: CloudEvent, entry: Entry, outcome: Done | Fault) -> Receipt | BridgeError:
         """What the caller is told of one event."""
         if isinstance(outcome, Done):
-            if outcome.reached is not None:
+            if outcome.reached == 0 or self._unreached_said:
                 self._notice(event, outcome.reached)
-            return Receipt(event.id, outcome.id, outcome.sequence)
+            return Receipt(event._state.members.id, outcome.id, outcome.sequence)
         applied = entry.maybe_applied or outcome.maybe_applied
         subject = f"event {event.id} ({event.type})"
         return to_error(
             outcome, self.doing, self.session.broker, maybe_applied=applied, subject=subject, cause=entry.cause
         )
 
-    def _notice(self, event: CloudEvent, reached: int) -> None:
+    def _notice(self, event: CloudEvent, reached: int | None) -> None:
         """Say, once, that events of this topic reach no subscription."""
         if reached == 0 and not self._unreached_said:
             log.warning(

@@ -108,6 +108,7 @@ class Outbox:
         self, traits: SendTraits, backoff: Callable[[int, float | None], float | None], *, ordered: bool
     ) -> None:
         self._traits = traits
+        self._message_bytes = traits.message_bytes
         self._backoff = backoff
         self._ordered = ordered
         self._free: deque[Entry] = deque()
@@ -123,11 +124,12 @@ class Outbox:
     def add(self, entry: Entry) -> None:
         """Take one more event, behind all of its key."""
         self.unresolved += 1
-        if entry.size > self._traits.message_bytes:
-            text = f"it is {entry.size} bytes, encoded, and the limit is {self._traits.message_bytes}"
+        if entry.size > self._message_bytes:
+            text = f"it is {entry.size} bytes, encoded, and the limit is {self._message_bytes}"
             entry.refusal = Fault(ErrorCode.TOO_LARGE, retryable=False, maybe_applied=False, message=text)
-        self._earliest = min(self._earliest, entry.deadline)
-        key = self._key(entry)
+        if entry.deadline < self._earliest:
+            self._earliest = entry.deadline
+        key = entry.message.key if self._ordered else None
         if key is None:
             if entry.refusal is not None:
                 self._resolve(entry, entry.refusal)
@@ -180,6 +182,13 @@ class Outbox:
 
     def settled(self, batch: Sequence[Entry], outcomes: Sequence[Done | Fault], now: float) -> None:
         """Take the outcomes of a batch, one per event, in order."""
+        if not self._lanes and set(map(type, outcomes)) == {Done}:
+            self._finished += zip(batch, outcomes, strict=True)
+            self.unresolved -= len(batch)
+        else:
+            self._sort_out(batch, outcomes, now)
+
+    def _sort_out(self, batch: Sequence[Entry], outcomes: Sequence[Done | Fault], now: float) -> None:
         too_large = len(batch) > 1 and all(isinstance(o, Fault) and o.code == ErrorCode.TOO_LARGE for o in outcomes)
         back: list[Entry] = []
         pauses: dict[str, float] = {}
