@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from cloudevents_bridge.dead_letters import DeadLetters
 from cloudevents_bridge.driver import Capability
 from cloudevents_bridge.errors import ConfigurationError, NotFoundError, PublishError, UnsupportedError
 from cloudevents_bridge.event import CloudEvent
+from cloudevents_bridge.faults import wrapped
 from cloudevents_bridge.line import Line, merged
 from cloudevents_bridge.outlet import Receipt
 from cloudevents_bridge.publisher import Publisher
@@ -116,9 +117,13 @@ class Broker(Closing):
         self._lines: dict[str, Line] = {}
         self._subscribers: list[Subscriber] = []
         self._dead_letters: dict[tuple[str, str], DeadLetters] = {}
-        for capability in (*settings.requires, *requires):
-            self._require(capability)
-        self._check_declared(settings.topics)
+        try:
+            for capability in (*settings.requires, *requires):
+                self._require(capability)
+            self._opener.get().check(settings.topics)
+        except BaseException:
+            self._opener.close()
+            raise
 
     @property
     def native(self) -> Any:
@@ -192,17 +197,21 @@ class Broker(Closing):
         Raises:
             PublishError: if submitted events were not accepted; `.failed` holds those of all publishers.
         """
+        session = self._opener.peek()
+        if session is None:
+            self._opener.close()
+            return
         lost: PublishError | None = None
-        try:
+        # One that cannot be closed does not keep the others from it.
+        with wrapped(session.connection, "close", self.url), ExitStack() as stack:
+            stack.callback(self._opener.close)
+            for subscriber in self._subscribers:
+                stack.callback(subscriber.close, timeout=timeout)
             for line in list(self._lines.values()):
                 try:
                     line.close(timeout)
                 except PublishError as error:
                     lost = merged(lost, error)
-            for subscriber in list(self._subscribers):
-                subscriber.close(timeout=timeout)
-        finally:
-            self._opener.close()
         if lost is not None:
             raise lost
 
@@ -228,22 +237,6 @@ class Broker(Closing):
                 f"{have}): use another broker, or do without",
                 broker=self.url,
             )
-
-    def _check_declared(self, topics: Iterable[Topic]) -> None:
-        for topic in topics:
-            if topic.ordered and Capability.ORDERING not in self.capabilities:
-                raise UnsupportedError(
-                    f"topic {topic.name} is declared ordered and {self.url} does not have the capability 'ordering': "
-                    "use another broker, or declare it without",
-                    broker=self.url,
-                )
-            for subscription in topic.subscriptions:
-                if subscription.filter is not None and Capability.FILTER not in self.capabilities:
-                    raise UnsupportedError(
-                        f"subscription {topic.name}/{subscription.name} declares a filter and {self.url} does not "
-                        "have the capability 'filter': drop the filter and select in the program",
-                        broker=self.url,
-                    )
 
     @contextmanager
     def _tail(self, topic: str) -> Iterator[Subscriber]:

@@ -128,6 +128,23 @@ class Session:
                 f"{self.broker} does not have the capability {capability.value!r}: {instead}", broker=self.broker
             )
 
+    def check(self, topics: Iterable[Topic]) -> None:
+        """Raise `UnsupportedError` if one of the topics declares what the broker does not have."""
+        for topic in topics:
+            if topic.ordered and driver.Capability.ORDERING not in self.connection.capabilities:
+                raise UnsupportedError(
+                    f"topic {topic.name} is declared ordered and {self.broker} does not have the capability "
+                    "'ordering': use another broker, or declare it without",
+                    broker=self.broker,
+                )
+            for subscription in topic.subscriptions:
+                if subscription.filter is not None and driver.Capability.FILTER not in self.connection.capabilities:
+                    raise UnsupportedError(
+                        f"subscription {topic.name}/{subscription.name} declares a filter and {self.broker} does not "
+                        "have the capability 'filter': drop the filter and select in the program",
+                        broker=self.broker,
+                    )
+
     def ensure(self, *wanted: Place) -> None:
         """With `create_missing`: apply the declared topics and subscriptions on first use, then create these."""
         if not self.config.create_missing or (self._made and all(place_name(p) in self._made for p in wanted)):
@@ -138,8 +155,14 @@ class Session:
             asked = {place_name(place): place for place in (*declared, *wanted)}
             missing = [place for name, place in asked.items() if name not in made]
             if missing:
+                self.require(driver.Capability.TOPOLOGY, "open without create_missing, and create with its own tools")
                 self.call("create what is missing", lambda _: self.apply(missing))
             self._made = made | set(asked)
+
+    def forget(self) -> None:
+        """Something was deleted: what was made may be missing again."""
+        with self._making:
+            self._made = None
 
     def apply(self, wanted: Sequence[Place]) -> Sequence[driver.Change]:
         """Make the broker as wanted, and return what was changed.

@@ -7,7 +7,7 @@ from typing import Literal
 
 from cloudevents_bridge import driver
 from cloudevents_bridge.driver import Capability
-from cloudevents_bridge.faults import place_name
+from cloudevents_bridge.faults import place_name, wrapped
 from cloudevents_bridge.session import Opener, Place, Session, places
 from cloudevents_bridge.topics import Change, Topic
 
@@ -54,12 +54,9 @@ class Topology:
         session = self._open()
         done: list[Change] = []
         for place in self._wanted(topics):
-            if not isinstance(place, driver.Topic):
-                continue
-            if any(change.have is None and not change.setting for change in session.connection.topology.diff([place])):
-                continue
-            _delete(session, place)
-            done.append(Change("delete", "topic", place.name, "with its subscriptions, events and dead letters"))
+            if isinstance(place, driver.Topic) and _exists(session, place):
+                _delete(session, place)
+                done.append(Change("delete", "topic", place.name, "with its subscriptions, events and dead letters"))
         return done
 
     def export(self, format: Literal["terraform", "bicep", "commands"], *topics: Topic) -> str:
@@ -69,7 +66,8 @@ class Topology:
             UnsupportedError: if the broker has no such form.
         """
         session = self._open()
-        return session.connection.topology.export(format, self._wanted(topics))
+        with wrapped(session.connection, "export the topology", session.broker):
+            return session.connection.topology.export(format, self._wanted(topics))
 
     def policy(self, role: Literal["publisher", "consumer", "operator", "provisioner"], *topics: Topic) -> str:
         """The least rights of a role on these topics, in the broker's own words.
@@ -78,7 +76,8 @@ class Topology:
             UnsupportedError: if the broker has no rights to give.
         """
         session = self._open()
-        return session.connection.topology.policy(role, self._wanted(topics))
+        with wrapped(session.connection, f"write the policy of a {role}", session.broker):
+            return session.connection.topology.policy(role, self._wanted(topics))
 
     def _open(self) -> Session:
         session = self._opener.get()
@@ -86,11 +85,20 @@ class Topology:
         return session
 
     def _wanted(self, topics: Sequence[Topic]) -> list[Place]:
+        self._opener.get().check(topics)  # what is declared was checked when connecting
         return places(topics or self._opener.config.declared.topics.values())
 
 
+def _exists(session: Session, place: Place) -> bool:
+    changes = session.call(f"look for {place_name(place)}", lambda _: session.connection.topology.diff([place]))
+    return not any(change.have is None and not change.setting for change in changes)
+
+
 def _delete(session: Session, place: Place) -> None:
-    session.call(f"delete {place_name(place)}", lambda _: session.connection.topology.delete(place))
+    try:
+        session.call(f"delete {place_name(place)}", lambda _: session.connection.topology.delete(place))
+    finally:
+        session.forget()
 
 
 _KINDS: dict[type, str] = {
