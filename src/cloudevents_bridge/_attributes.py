@@ -92,10 +92,16 @@ _convert = msgspec.convert
 
 def refuse(name: str, value: object, rule: str) -> NoReturn:
     """Raise the error for an attribute; it names the attribute, the value (cut to 80 characters) and the rule."""
-    shown = repr(value) if not isinstance(value, str) else repr(value[:100])
-    if len(shown) > 80:
-        shown = shown[:79] + "…"
-    raise InvalidArgumentError(f"attribute {name} is {shown}: it must {rule}")
+    raise InvalidArgumentError(f"attribute {name} is {short(value)}: it must {rule}")
+
+
+def short(value: object) -> str:
+    """A value as an error shows it, in 80 characters at most."""
+    try:
+        shown = repr(value[:100] if isinstance(value, str) else value)
+    except Exception:  # noqa: BLE001  an integer of 5,000 digits, for one, has no repr
+        shown = f"a {type(value).__qualname__} that cannot be shown"
+    return shown if len(shown) <= 80 else shown[:79] + "…"
 
 
 def check_string(name: str, value: object) -> str:
@@ -317,7 +323,7 @@ def check_extension(name: object, value: object) -> Value:
     """Return the value of an extension as it is kept. A documented one is held to its type."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidArgumentError(
-            f"extension name {_short(name)} is not allowed: use lower-case letters a to z and digits only"
+            f"extension name {short(name)} is not allowed: use lower-case letters a to z and digits only"
         )
     if name in CORE or name == "data":
         raise InvalidArgumentError(f"extension name {name!r} is taken by the specification: it is no extension")
@@ -330,11 +336,6 @@ def check_extension(name: object, value: object) -> Value:
     if name == "partitionkey" and not value:
         refuse(name, value, "not be empty")
     return value
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:79] + "…"
 
 
 CHECKS: Mapping[str, Callable[[str, object], str]] = {

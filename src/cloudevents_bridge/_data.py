@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 JSON = "application/json"
 BINARY = "application/octet-stream"
-
+_BOM = b"\xef\xbb\xbf"  # before JSON it may be ignored: RFC 8259, section 8.1
 
 Encoded: TypeAlias = tuple[Raw, bytes | str | None, str]
 """Data as an event keeps it: a JSON value; a body, which is text that is no JSON or bytes; the datacontenttype."""
@@ -153,7 +153,7 @@ def decode_data(value: Raw, body: bytes | str | None, datacontenttype: str | Non
     if media is None or media.kind == "bytes":
         return body
     if media.kind == "json":
-        return decode_json(body.removeprefix(b"\xef\xbb\xbf"))  # a byte order mark may be ignored: RFC 8259, 8.1
+        return decode_json(body.removeprefix(_BOM))
     return decode_text(body, media.charset)
 
 
@@ -178,10 +178,17 @@ def structured_member(body: bytes | str, datacontenttype: str | None) -> bytes:
             text = decode_text(body, media.charset)
         except DecodeError:
             text = ""
-        # only where the way back gives the same bytes, which a byte order mark, for one, does not survive
-        if text and text.encode(media.charset) == body:
+        if text and _comes_back(text, body, media.charset):
             return b',"data":' + _encode(text)
     return b',"data_base64":' + _encode(body)
+
+
+def _comes_back(text: str, body: bytes, charset: str) -> bool:
+    """Whether the text gives the same bytes again, which a byte order mark, for one, does not survive."""
+    try:
+        return text.encode(charset) == body
+    except UnicodeError:  # ISO-2022-JP reads characters that it cannot write
+        return False
 
 
 def decode_model(value: Raw, body: bytes | str | None, datacontenttype: str | None, model: builtins.type[T]) -> T:
@@ -197,7 +204,7 @@ def decode_model(value: Raw, body: bytes | str | None, datacontenttype: str | No
             if model is str:
                 return body if isinstance(body, str) else decode_text(body, media.charset)  # type: ignore[return-value]
             raise DecodeError(f"datacontenttype is {datacontenttype!r}, which is not JSON: use data or data_bytes")
-        encoded = body
+        encoded = body.removeprefix(_BOM) if isinstance(body, bytes) else body
     elif model is bytes:
         return bytes(value)  # type: ignore[return-value]
     untyped: Any = model

@@ -99,7 +99,7 @@ class Mapped:
             value = attributes.get(name)
             if value is not None and value != "":
                 if not isinstance(value, str):
-                    raise DecodeError(f"not a CloudEvent: {name} is {value!r:.80}, which is no string")
+                    raise DecodeError(f"not a CloudEvent: {name} is {rules.short(value)}, which is no string")
                 return value.strip(" \t")
         return None
 
@@ -107,7 +107,7 @@ class Mapped:
         found: dict[str, Any] = {}
         for prefix in (*self.other_prefixes, self.prefix):
             for name, value in attributes.items():
-                if name.startswith(prefix):
+                if isinstance(name, str) and name.startswith(prefix):
                     short = name[len(prefix) :]
                     found[short] = _unescape(short, value) if self.percent and isinstance(value, str) else value
         return found
@@ -146,5 +146,5 @@ def _unescape(name: str, text: str) -> str:
         return _ESCAPED.sub(lambda found: bytes.fromhex(found[0].replace("%", "")).decode(), text)
     except UnicodeDecodeError:
         raise DecodeError(
-            f"not a CloudEvent: attribute {name} is {text!r:.80}: its percent-escapes are not valid UTF-8"
+            f"not a CloudEvent: attribute {name} is {rules.short(text)}: its percent-escapes are not valid UTF-8"
         ) from None

@@ -158,6 +158,8 @@ def _read(raw: object, types: Mapping[str, type] | None) -> State:
     base64 = members.pop("data_base64", None)
     body: bytes | str | None = None
     try:
+        if "specversion" in members:  # first: another version may have members of other types
+            rules.check_version("specversion", _scalar("specversion", members["specversion"]))
         attributes, extra = rules.check_all({name: _scalar(name, value) for name, value in members.items()}, types)
         if base64 is not None and (encoded := _scalar("data_base64", base64)) is not None:
             if data is not NO_DATA:

@@ -29,7 +29,11 @@ def to_sdk(event: CloudEvent) -> Any:
     attributes: dict[str, Any] = {
         name: value for name in ATTRIBUTE_FIELDS if (value := getattr(event, name, None)) is not None
     }
-    return SdkEvent({**attributes, **event.extensions}, event.data)
+    attributes |= event.extensions
+    made = SdkEvent(attributes, event.data)
+    if event.time is None:
+        attributes.pop("time", None)  # its constructor takes this very mapping, and puts the time of now into it
+    return made
 
 
 def from_sdk(cls: type[C], event: Any) -> C:

@@ -1,0 +1,55 @@
+"""Errors that were once something else than an error of the library, or than a clear one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cloudevents_bridge import CloudEvent, DecodeError
+from cloudevents_bridge.bindings import HTTP, KAFKA
+from cloudevents_bridge.errors import InvalidArgumentError
+
+NAMED: dict[str, Any] = {"type": "t", "source": "/s"}
+HUGE = 10**5000  # Python refuses to write it in decimals
+
+
+@pytest.mark.parametrize("name", ["ce-id", "ce-x", "ce-sampledrate", "ce-specversion", "content-type"])
+def test_an_integer_that_cannot_be_shown_is_refused_by_a_decoder(name: str) -> None:
+    with pytest.raises(DecodeError, match="a int that cannot be shown"):
+        HTTP.decode({"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/s", "ce-type": "t", name: HUGE}, b"")
+
+
+def test_an_integer_that_cannot_be_shown_is_refused_by_the_constructor() -> None:
+    arguments: list[dict[str, Any]] = [{"extensions": {"x": HUGE}}, {"id": HUGE}, {"extensions": {HUGE: 1}}]
+    for changed in arguments:
+        with pytest.raises(InvalidArgumentError, match="cannot be shown"):
+            CloudEvent(**NAMED, **changed)
+
+
+def test_names_of_attributes_that_are_no_strings_are_none_of_an_event() -> None:
+    attributes: dict[Any, Any] = {"ce_specversion": "1.0", "ce_id": "1", "ce_source": "/s", "ce_type": "t"}
+    for name in (1, None, b"ce_x", ("ce_x",)):
+        assert KAFKA.decode(attributes | {name: "x"}, b"") == KAFKA.decode(attributes, b"")
+
+
+def test_a_text_that_its_charset_reads_and_cannot_write_goes_out_as_bytes() -> None:
+    event = CloudEvent(**NAMED, data=b"\x1b\x80", datacontenttype="text/plain; charset=iso-2022-jp")
+    assert b'"data_base64":"G4A="' in event.to_json()
+    assert CloudEvent.from_json(event.to_json()) == event
+
+
+def test_a_byte_order_mark_before_json_is_skipped_by_data_and_data_as_alike() -> None:
+    event = CloudEvent(**NAMED, data=b'\xef\xbb\xbf{"a":1}', datacontenttype="application/json")
+    assert event.data == event.data_as(dict) == event.data_as(dict[str, int]) == {"a": 1}
+    assert event.data_bytes == b'\xef\xbb\xbf{"a":1}'
+
+
+def test_another_version_is_named_before_what_is_wrong_under_this_one() -> None:
+    with pytest.raises(DecodeError, match=r"attribute specversion is '0\.3': it must be '1\.0'"):
+        CloudEvent.from_json(b'{"id":1,"nested":{"a":1},"specversion":"0.3","type":"","source":"not a URI"}')
+
+
+def test_an_event_without_time_has_none_in_the_sdk() -> None:
+    pytest.importorskip("cloudevents.core", reason="the CNCF SDK 2 is not installed")
+    assert CloudEvent(**NAMED, time=None).to_sdk().get_time() is None
