@@ -25,7 +25,8 @@ EXTENSION_TYPES: dict[str, type] = {
     "exturi": str,
     "exturiref": str,
 }
-NAMES = "specversion id source type datacontenttype dataschema subject time data extensions".split()
+CORE = ("specversion", "id", "source", "type", "datacontenttype", "dataschema", "subject", "time")
+NAMES = (*CORE, "data", "extensions")
 
 MINIMAL: dict[str, Any] = dict.fromkeys(NAMES) | {
     "specversion": "1.0",
