@@ -26,8 +26,8 @@ class Publisher(Closing):
     """Publishes to one topic. Made by `Broker.publisher`; thread-safe, and cheap enough to be made for each request:
     publishers of one topic share the connection, the buffer and its threads, which are closed with the broker.
 
-    No thread is started until `submit` is called, then one, and up to `outlet.MAX_SENDS` more on brokers that take
-    several sends at once. After a fork the child's copy has an empty buffer and a connection of its own.
+    No thread is started until `submit` is called, then one, and up to eight more on brokers that take several sends at
+    once. After a fork the child's copy has an empty buffer and a connection of its own.
     """
 
     topic: str
