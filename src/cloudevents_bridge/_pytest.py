@@ -26,7 +26,9 @@ def ceb_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBroker]:
 @pytest.fixture
 def ceb_sqlite(tmp_path: Path) -> Iterator[Broker]:
     """A durable broker in a file of the test's own, which creates what is missing."""
+    from urllib.parse import quote
+
     from cloudevents_bridge import connect
 
-    with connect(f"sqlite:///{tmp_path.as_posix()}/events.db", create_missing=True) as broker:
+    with connect(f"sqlite:///{quote(tmp_path.as_posix())}/events.db", create_missing=True) as broker:
         yield broker

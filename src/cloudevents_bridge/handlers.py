@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Coroutine
@@ -17,19 +18,25 @@ def fill(handler: Callable[..., object]) -> Filled:
     """The handler as a function of a delivery.
 
     A parameter annotated `CloudEvent`, or not at all, gets the event; `Delivery` gets the delivery; anything else gets
-    the data as that type, which one parameter at most may ask for. A coroutine function gives its coroutine.
+    the data as that type, which one parameter at most may ask for. One that takes `*args` only, as mocks do, gets the
+    event. A coroutine function gives its coroutine.
 
     Raises:
         TypeError: if the annotations cannot be resolved, or two parameters ask for the data.
     """
-    target = handler if inspect.isroutine(handler) or inspect.isclass(handler) else type(handler).__call__
+    target: Any = handler
+    while isinstance(target, functools.partial):
+        target = target.func
+    if not (inspect.isroutine(target) or inspect.isclass(target)):
+        target = type(target).__call__
     try:
         hints = typing.get_type_hints(target)
     except Exception as error:
         raise TypeError(f"the annotations of {_name(handler)} cannot be resolved: {error}") from error
     takes: list[Callable[[Delivery], object]] = []
     models = 0
-    for parameter in inspect.signature(handler).parameters.values():
+    parameters = inspect.signature(handler).parameters.values()
+    for parameter in parameters:
         if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY:
                 raise TypeError(f"{_name(handler)} has the keyword-only parameter {parameter.name}: give it a default")
@@ -44,6 +51,8 @@ def fill(handler: Callable[..., object]) -> Filled:
         else:
             models += 1
             takes.append(lambda delivery, model=hint: delivery.event.data_as(model))  # type: ignore[misc]
+    if not takes and any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        takes.append(lambda delivery: delivery.event)
     if models > 1:
         raise TypeError(f"{_name(handler)} asks for the data twice: one parameter gets it, of one type")
     return lambda delivery: handler(*(take(delivery) for take in takes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from cloudevents_bridge.errors import BridgeError, DecodeError, ErrorCode
 from cloudevents_bridge.event import CloudEvent
 from cloudevents_bridge.obituary import read
 from cloudevents_bridge.session import Closing
+from cloudevents_bridge.topics import RetryPolicy, Topic
 
 __all__ = ["FakeBroker", "Outcome", "make_event"]
 
@@ -30,6 +31,7 @@ Operation = Literal["publish", "receive", "settle"]
 Action = Literal["ack", "nack", "dead_letter"]
 
 _ANY: Any = ...
+_AT_ONCE = RetryPolicy(initial=0.0, maximum=0.0)
 _ACTIONS: Mapping[str, Action] = {"ack": "ack", "nack": "nack", "release": "nack", "dead": "dead_letter"}
 _PASSING = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.RESOURCE_EXHAUSTED, ErrorCode.DEADLINE_EXCEEDED})
 _TIME = datetime(2020, 1, 1, tzinfo=UTC)
@@ -67,7 +69,8 @@ def make_event(
         attributes: other attributes by name; what is none of the specification's is an extension.
     """
     named = {name: attributes.pop(name) for name in list(attributes) if name in _NAMED}
-    made: dict[str, Any] = {"time": _TIME, **named, "extensions": attributes}
+    extensions = {**attributes.pop("extensions", {}), **attributes}
+    made: dict[str, Any] = {"time": _TIME, **named, "extensions": extensions}
     if data is not _ANY:
         made["data"] = data
     return CloudEvent(type=type, source=source, id=id, **made)
@@ -79,6 +82,9 @@ class FakeBroker(Closing):
     Time stands still until `advance` moves it, or until nothing is left to do but to wait for a delay: delays and
     redelivery back-off never sleep. A subscription that is first used after events were published has them too.
 
+    Args:
+        topics: what the program declares in code; what its `bridge.toml` declares is known.
+
     Attributes:
         url: what the application under test connects to.
         broker: a connection of the test's own.
@@ -87,12 +93,12 @@ class FakeBroker(Closing):
     url: str
     broker: Broker
 
-    def __init__(self) -> None:
+    def __init__(self, *, topics: Iterable[Topic] = ()) -> None:
         self.url = f"memory://fake-{os.urandom(6).hex()}"
         self._clock = VirtualClock()
-        self.broker = connect(self.url, clock=self._clock, create_missing=False)
+        self.broker = connect(self.url, topics=topics, clock=self._clock, create_missing=False, retry=_AT_ONCE)
         self._store: Store = self.broker.native
-        self._sent: list[tuple[str, driver.Outbound]] = []
+        self._sent: list[tuple[float, str, driver.Outbound]] = []
         self._troubles: deque[tuple[Operation, driver.Fault, bool]] = deque()
         self._settled: list[Call] = []
         self._store.watcher = self
@@ -101,7 +107,7 @@ class FakeBroker(Closing):
         """The events published so far, in order; of one topic and one type where they are given."""
         with self._store.lock:
             sent = list(self._sent)
-        events = [STRUCTURED.decode(each.attributes, each.body) for to, each in sent if topic in (None, to)]
+        events = [STRUCTURED.decode(each.attributes, each.body) for _, to, each in sent if topic in (None, to)]
         return [event for event in events if type in (None, event.type)]
 
     def assert_published(
@@ -160,8 +166,9 @@ class FakeBroker(Closing):
         filled = handlers.fill(handler)
         with FakeBroker() as alone:
             subscriber = alone.broker.subscriber("deliver", "here")
-            subscriber.receive(wait=0)
-            alone.broker.publish("deliver", event)
+            attributes, body = STRUCTURED.encode(event)
+            # Past the publisher, so that a handler can be given an event that expired long ago.
+            alone.broker.native.send(subscriber._of, [driver.Outbound(body, attributes)])
             [delivery] = subscriber.receive(wait=0)
             inbound = replace(delivery._inbound, attempt=attempt)
             return alone._run(filled, Delivery(delivery._inlet, inbound, event, clock.now()))
@@ -263,11 +270,13 @@ class FakeBroker(Closing):
         return None
 
     def accepted(self, topic: str, batch: Sequence[driver.Outbound]) -> None:
-        self._sent.extend((topic, message) for message in batch)
+        now = self._clock.now()
+        self._sent.extend((now, topic, message) for message in batch)
 
     def created(self, feed: Feed) -> None:
-        earlier = [message for topic, message in self._sent if topic == feed.of.topic.name]
-        feed.put(earlier, self._clock.now())
+        for published, topic, message in self._sent:
+            if topic == feed.of.topic.name:
+                feed.put([message], published)
 
 
 def _contains(have: object, want: object) -> bool:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from unittest.mock import Mock
 
 import pytest
 
@@ -114,6 +117,22 @@ class TestDeliver:
             with pytest.raises(TypeError, match=handler.__name__):
                 fake.deliver(handler, make_event())
 
+    def test_a_mock_and_a_partial_are_handlers_too(self, fake: FakeBroker) -> None:
+        mock = Mock()
+        fake.deliver(mock, make_event())
+        mock.assert_called_once_with(make_event())
+
+        def handler(shop: str, order: Order) -> None:
+            seen.append((shop, order))
+
+        seen: list[object] = []
+        assert fake.deliver(functools.partial(handler, "corner"), make_event(data={"id": 7})).action == "ack"
+        assert seen == [("corner", Order(7))]
+
+    def test_an_event_that_expired_long_ago_is_handled_all_the_same(self, fake: FakeBroker) -> None:
+        event = make_event(expirytime=datetime(2020, 1, 2, tzinfo=UTC))
+        assert fake.deliver(lambda event: None, event).event == event
+
     def test_it_is_apart_from_all_topics(self, fake: FakeBroker) -> None:
         fake.deliver(lambda event: None, make_event())
         assert fake.published() == []
@@ -135,6 +154,28 @@ class TestDrain:
         [letter] = fake.dead_letters("orders", "billing")
         assert letter.event == make_event(id="bad")
         assert fake.drain("orders", "billing", handler) == []
+
+    def test_a_late_subscription_has_events_as_old_as_they_are(self, fake: FakeBroker) -> None:
+        fake.broker.publish("orders", make_event(id="delayed"), delay=60)
+        fake.broker.publish("orders", make_event(id="at once"))
+        fake.advance(50)
+        subscriber = fake.broker.subscriber("orders", "billing")
+        assert [delivery.event.id for delivery in subscriber.receive(wait=0)] == ["at once"]
+        fake.advance(10)
+        assert [delivery.event.id for delivery in subscriber.receive(wait=0)] == ["delayed"]
+
+    def test_the_declared_attempts_count(self) -> None:
+        topic = ceb.Topic("orders", subscriptions=[ceb.Subscription("billing", max_attempts=2)])
+        with FakeBroker(topics=[topic]) as fake:
+            fake.broker.publish("orders", make_event())
+            handler = Mock(side_effect=ValueError)
+            assert [outcome.action for outcome in fake.drain("orders", "billing", handler)] == ["nack", "dead_letter"]
+
+    def test_nobody_is_warned_of_subscriptions_that_may_come(
+        self, fake: FakeBroker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        fake.broker.publish("orders", make_event())
+        assert not caplog.records
 
     def test_an_event_that_is_delayed_is_drained_too(self, fake: FakeBroker) -> None:
         fake.broker.publish("orders", make_event(), delay=86_400)
@@ -204,6 +245,7 @@ def test_make_event_is_the_same_each_time() -> None:
     event = make_event("com.example.x", {"id": 7}, subject="s", partitionkey="k", shard=3)
     assert (event.subject, event.partitionkey, event.extensions["shard"]) == ("s", "k", 3)
     assert event.time == make_event().time
+    assert make_event(extensions={"shard": 3}) == make_event(shard=3)
 
 
 def test_the_durable_fixture_survives_a_restart(ceb_sqlite: ceb.Broker) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from cloudevents_bridge.brokers.memory.clock import Clock, Pause, RealClock, VirtualClock
 from cloudevents_bridge.brokers.memory.drivers import MemoryConnection, Publisher, Subscriber, size
-from cloudevents_bridge.brokers.memory.feed import Entry
+from cloudevents_bridge.brokers.memory.feed import Entry, Feed
 from cloudevents_bridge.brokers.memory.store import Call, ClosedError, Store, TroubleError, Watcher, classify
 from cloudevents_bridge.brokers.memory.topology import MemoryTopology
 from cloudevents_bridge.driver import Url
@@ -31,6 +31,7 @@ __all__ = [
     "Watcher",
     "Call",
     "Entry",
+    "Feed",
     "Clock",
     "Pause",
     "RealClock",

@@ -250,7 +250,8 @@ class Store:
         return (next(self._ids) for _ in batch)
 
     def _receipts(self, topic: StoredTopic, batch: Sequence[Outbound]) -> list[Done]:
-        reached = len(topic.feeds)
+        # Where what is missed is created, later subscriptions may get it too.
+        reached = len(topic.feeds) if self.watcher is None else None
         return [Done(number, number, 0.0, reached) for number in map(str, self._numbers(batch))]
 
     def _send_once(self, name: str, topic: StoredTopic, batch: Sequence[Outbound], now: float) -> list[Done]:
