@@ -238,8 +238,9 @@ def instant(time: str | datetime) -> tuple[timedelta, str]:
     assert found is not None
     when = parse_time(text).replace(microsecond=0)
     second = timedelta(seconds=1 if found[3] == "60" else 0)
-    # subtracted by hand: astimezone overflows in the first and the last day of the calendar
-    return when.replace(tzinfo=None) - (when.utcoffset() or timedelta()) - _EPOCH + second, (found[4] or "").rstrip("0")
+    # subtracted by hand, and from a duration: a date overflows in the first and the last day of the calendar
+    since = when.replace(tzinfo=None) - _EPOCH - (when.utcoffset() or timedelta()) + second
+    return since, (found[4] or "").rstrip("0")
 
 
 def canonical(value: Value) -> str:

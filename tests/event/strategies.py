@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from hypothesis import reject
@@ -60,7 +60,10 @@ uris = st.text(st.sampled_from("az09-._~:/?[]@!$&'()*+,;=AZ"), min_size=1, max_s
 schemas = st.sampled_from(["https://example.com/schema#v1", "urn:schema:%20", "x:", "http://[::1]:80/"])
 offsets = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 odd_offsets = st.integers(-86399, 86399).map(lambda seconds: timezone(timedelta(seconds=seconds)))
-times = st.datetimes(timezones=st.just(UTC) | offsets | odd_offsets)
+ends = st.sampled_from([datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)])  # noqa: DTZ001  it is given one
+times = st.datetimes(timezones=st.just(UTC) | offsets | odd_offsets) | st.builds(
+    lambda end, zone: end.replace(tzinfo=zone), ends, offsets
+)
 int32 = st.integers(-(2**31), 2**31 - 1)
 known: dict[str, st.SearchStrategy[Any]] = {
     "traceparent": strings,

@@ -53,3 +53,12 @@ def test_another_version_is_named_before_what_is_wrong_under_this_one() -> None:
 def test_an_event_without_time_has_none_in_the_sdk() -> None:
     pytest.importorskip("cloudevents.core", reason="the CNCF SDK 2 is not installed")
     assert CloudEvent(**NAMED, time=None).to_sdk().get_time() is None
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:60.5-23:59"])
+def test_times_beyond_the_calendar_in_utc_compare(time: str) -> None:
+    raw = '{"specversion":"1.0","id":"1","source":"/s","type":"t","time":"%s"}'
+    event = CloudEvent.from_json(raw % time)
+    assert event == CloudEvent.from_json(event.to_json())
+    assert event == CloudEvent.from_json(raw % time.replace(":00+", ":00.000+").replace("60.5-", "60.50-"))
+    assert event != event.replace(time=None)

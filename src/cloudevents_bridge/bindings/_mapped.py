@@ -103,7 +103,7 @@ class Mapped:
                 return value.strip(" \t")
         return None
 
-    def _binary_attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    def _binary_attributes(self, attributes: Mapping[Any, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for prefix in (*self.other_prefixes, self.prefix):
             for name, value in attributes.items():
