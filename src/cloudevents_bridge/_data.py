@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import re
 from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -32,6 +33,7 @@ def _model_to_builtins(value: Any) -> Any:
 
 _encode = msgspec.json.Encoder(enc_hook=_model_to_builtins).encode
 _decode = msgspec.json.Decoder().decode
+_holds_null = re.compile(b"null").search
 _decode_raw = msgspec.json.Decoder(Raw).decode
 
 
@@ -51,7 +53,7 @@ def encode_json(value: object) -> bytes:
     except Exception as exc:  # noqa: BLE001  a model's own hooks raise what they like
         refuse_data(value, f"have a JSON form: {exc}", exc)
     # msgspec writes NaN and infinity as null, silently; what reads back as the same holds neither
-    if encoded.find(b"null") >= 0 and decode_json(encoded) != value:
+    if _holds_null(encoded) and decode_json(encoded) != value:
         _refuse_non_finite(value)
     return encoded
 
@@ -85,8 +87,6 @@ def encode_data(value: object, datacontenttype: str | None) -> Encoded:
     Raises:
         InvalidArgumentError: if the value does not go with the datacontenttype or has no JSON form.
     """
-    if datacontenttype is None and value.__class__ is dict:
-        return Raw(encode_json(value)), None, JSON
     if isinstance(value, (bytes, bytearray, memoryview)):
         return NO_DATA, bytes(value), datacontenttype or BINARY
     if datacontenttype is None:
@@ -143,10 +143,8 @@ def decode_json(encoded: bytes | Raw) -> Any:
         raise DecodeError(f"the data is not valid JSON ({why}): use data_bytes") from None
 
 
-def decode_data(value: Raw, body: bytes | str | None, datacontenttype: str | None) -> Any:
-    """What `CloudEvent.data` gives. Raises `DecodeError`."""
-    if value is not NO_DATA:
-        return decode_json(value)
+def decode_body(body: bytes | str | None, datacontenttype: str | None) -> Any:
+    """What `CloudEvent.data` gives where the event holds no JSON value. Raises `DecodeError`."""
     if not isinstance(body, bytes) or datacontenttype is None:
         return body
     media = media_type(datacontenttype)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from cloudevents_bridge import _attributes as rules
 from cloudevents_bridge._attributes import ATTRIBUTE_FIELDS, KNOWN_TYPES, NO_DATA, Members, Value
-from cloudevents_bridge._data import JSON, body_bytes, decode_data, decode_model, encode_data
+from cloudevents_bridge._data import JSON, body_bytes, decode_body, decode_json, decode_model, encode_data, encode_json
 from cloudevents_bridge._media import media_type
 from cloudevents_bridge.errors import DecodeError, InvalidArgumentError
 
@@ -123,15 +123,15 @@ class CloudEvent:
             time = rules.keep_time("time", time)  # type: ignore[assignment]
         if subject is not None and (subject.__class__ is not str or not subject or not subject.isprintable()):
             subject = rules.check_filled("subject", subject)
-        if datacontenttype is not None:
-            datacontenttype = rules.check_media_type("datacontenttype", datacontenttype)
-        if dataschema is not None:
-            dataschema = rules.check_uri("dataschema", dataschema)
+        if datacontenttype is not None or dataschema is not None:
+            datacontenttype, dataschema = _check_data_attributes(datacontenttype, dataschema)
         if partitionkey is not None:
             partitionkey = rules.check_filled("partitionkey", partitionkey)
         value: Raw = NO_DATA
         body: bytes | str | None = None
-        if data is not _UNSET:
+        if data.__class__ is dict and datacontenttype is None:
+            value, datacontenttype = Raw(encode_json(data)), JSON
+        elif data is not _UNSET:
             value, body, datacontenttype = encode_data(data, datacontenttype)
         traceparent, tracestate, extra = None, None, _NO_EXTRA
         if extensions is not _NONE:
@@ -193,8 +193,12 @@ class CloudEvent:
     def data(self) -> Any:
         state = self._state
         if state.value is _UNSET:
+            members = state.members
             try:
-                state.value = decode_data(state.members.data, state.body, state.members.datacontenttype)
+                if members.data is NO_DATA:
+                    state.value = decode_body(state.body, members.datacontenttype)
+                else:
+                    state.value = decode_json(members.data)
             except DecodeError as exc:
                 raise self._data_error(exc) from None
         return state.value
@@ -377,6 +381,14 @@ def _unpickle(
 ) -> C:
     members = replace(members, data=NO_DATA if value is None else Raw(value))
     return make_event(cls, State(members, extra, body))
+
+
+def _check_data_attributes(datacontenttype: str | None, dataschema: str | None) -> tuple[str | None, str | None]:
+    if datacontenttype is not None:
+        datacontenttype = rules.check_media_type("datacontenttype", datacontenttype)
+    if dataschema is not None:
+        dataschema = rules.check_uri("dataschema", dataschema)
+    return datacontenttype, dataschema
 
 
 def _check_extensions(extensions: object) -> tuple[str | None, str | None, dict[str, Value]]:

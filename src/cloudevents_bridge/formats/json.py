@@ -75,8 +75,8 @@ def decode_as(cls: type[C], raw: bytes | str, types: Mapping[str, type] | None =
                 members.type in _good_types
                 and members.source in _good_sources
                 and members.datacontenttype in _JSON_TYPES
-                # what is no time raises ValidationError
-                and (time is None or (convert(time, datetime).tzinfo and time[-1] == "Z" and time[10] == "T"))
+                # what is no time raises an error
+                and (time is None or (time[-1] == "Z" and time[10] == "T" and convert(time, datetime).tzinfo))
                 and (schema is None or schema in _good_schemas)
                 # ASCII without an escape and without DEL cannot say a character that an attribute may not hold
                 and (
@@ -87,7 +87,7 @@ def decode_as(cls: type[C], raw: bytes | str, types: Mapping[str, type] | None =
                 event = new_event(cls)
                 set_state(event, State(members))
                 return event
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError, LookupError, RecursionError):
             pass
     return make_event(cls, _read(raw, types))
 
