@@ -311,7 +311,7 @@ def test_the_time_limit_covers_the_retries(opened: Any, scripted: Scripted) -> N
     broker = opened(retry=RetryPolicy(attempts=None, initial=0.01, maximum=0.01))
     scripted.on_send = lambda sent, timeout: [busy()] * len(sent.batch)
     begun = time.monotonic()
-    with pytest.raises(UnavailableError):
+    with pytest.raises((UnavailableError, DeadlineExceededError)):
         broker.publish("orders", event(), timeout=0.2)
     assert 0.1 < time.monotonic() - begun < 5.0
     assert len(scripted.sends) > 3
