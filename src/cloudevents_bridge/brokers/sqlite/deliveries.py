@@ -1,6 +1,7 @@
 """The state of deliveries: leasing, settling, and who is next of an ordering key. All in the caller's transaction.
 
-Of the deliveries of one key in one place only the first has a `due`; the others get theirs when it goes.
+Of the deliveries of one key in one place only the first has a `due`; the others get theirs when it goes. One that waits
+past its expiry is due then, so that it goes and its key goes on.
 """
 
 from __future__ import annotations
@@ -50,21 +51,23 @@ INSERT INTO deliveries (place, event, due, serial, attempts, key)
 SELECT ?1, id, {due}, {serial}, {serial}, key FROM events WHERE id IN (SELECT value FROM json_each(?2))
 """
 _ADD_LEASED = _ADD.format(due="?3", serial=1)
-_ADD_WAITING = _ADD.format(due="due", serial=0)
+_ADD_WAITING = _ADD.format(due="min(due, coalesce(expires, due))", serial=0)
 _ADD_BLOCKED = _ADD.format(due="NULL", serial=0)
 _NEXT_OF_KEY = """
-UPDATE deliveries SET due = max(?1, (SELECT e.due FROM events e WHERE e.id = deliveries.event))
+UPDATE deliveries SET due =
+    max(?1, (SELECT min(e.due, coalesce(e.expires, e.due)) FROM events e WHERE e.id = deliveries.event))
 WHERE place = ?2 AND due IS NULL AND event IN
     (SELECT (SELECT min(d.event) FROM deliveries d WHERE d.place = ?2 AND d.key = k.value) FROM json_each(?3) k)
 """
 _OWNED = """
 SELECT json_group_array(event) FROM deliveries
-WHERE place = ? AND event IN (SELECT value FROM json_each(?)) AND serial = ? AND due > ?
-"""
+WHERE place = ? AND event IN (SELECT value FROM json_each(?)) AND serial = ? AND +due > ?
+"""  # + keeps SQLite from looking through all that is due later
 _DELETE = "DELETE FROM deliveries WHERE place = ?1 AND event IN (SELECT value FROM json_each(?2))"
 _EXTEND = "UPDATE deliveries SET due = ?3 WHERE place = ?1 AND event IN (SELECT value FROM json_each(?2))"
 _NACK = """
-UPDATE deliveries SET due = ?3, serial = serial + 1
+UPDATE deliveries SET serial = serial + 1, due = CASE WHEN key IS NULL THEN ?3 ELSE
+    min(?3, coalesce((SELECT e.expires FROM events e WHERE e.id = deliveries.event), ?3)) END
 WHERE place = ?1 AND event IN (SELECT value FROM json_each(?2))
 """
 _RELEASE = """

@@ -90,7 +90,7 @@ class Subscriber:
 
     def receive(self, max_messages: int, wait: float) -> Received:
         end = time.monotonic() + wait
-        while not self._stopped:
+        while max_messages > 0 and not self._stopped:
             version = self._store.watch.version
             rest = self._rest()
             if rest <= 0.0:
