@@ -9,6 +9,8 @@ BIN    := $(VENV)/bin
 SIBLINGS := $(patsubst %/pyproject.toml,%,$(wildcard contract_tests/pyproject.toml adapters/*/pyproject.toml))
 TESTS    := $(wildcard tests contract_tests/tests adapters/*/tests)
 TYPED    := $(wildcard src contract_tests/src adapters/*/src)
+# Each directory of tests by itself: their helper modules have the same names.
+SCRIPTS  := $(filter-out %/__pycache__,$(patsubst %/,%,$(wildcard tests/*/))) $(filter-out tests,$(TESTS)) bench
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -29,7 +31,8 @@ demo: $(VENV)/.core
 static: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(TYPED)
+	$(BIN)/mypy $(TYPED) $(wildcard tests/*.py)
+	@set -e; for each in $(SCRIPTS); do MYPYPATH=$$each $(BIN)/mypy --explicit-package-bases $$each; done
 
 # Whoever waits for an answer does not wait for the pages' examples and for killed processes: `make test` has them.
 check: static

@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -41,6 +41,9 @@ def busy(*, maybe_applied: bool = False, after: float | None = None) -> Fault:
 
 def refused(code: ErrorCode = ErrorCode.PERMISSION_DENIED) -> Fault:
     return Fault(code, retryable=False, maybe_applied=False, message="refused")
+
+
+Made = TypeVar("Made")
 
 
 class NativeError(Exception):
@@ -338,7 +341,7 @@ class ScriptedConnection:
     def open_subscriber(self, of: driver.Subscription | driver.DeadLetters) -> ScriptedSubscriber:
         return self._keep(ScriptedSubscriber(self.broker, of))
 
-    def _keep(self, made: Any) -> Any:
+    def _keep(self, made: Made) -> Made:
         self.broker.opened.append(made)
         return made
 
