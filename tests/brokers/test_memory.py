@@ -220,6 +220,13 @@ def test_a_dead_letter_keeps_bytes_attributes_and_reason(bench: Bench) -> None:
     assert isinstance(letters.settle("ack", [letter], timeout=1.0)[0], Done)
 
 
+def test_a_dead_letter_outlives_the_retention_of_its_subscription(bench: Bench) -> None:
+    bench.apply(TOPIC, BILLING)
+    bench.connection.open_publisher(DeadLetters(BILLING)).send(messages("1"), timeout=1.0)
+    bench.clock.advance(10 * BILLING.retention)
+    assert bodies(bench.connection.open_subscriber(DeadLetters(BILLING)).receive(1, 0.0)) == ["1"]
+
+
 def test_a_publisher_for_dead_letters_reaches_them(bench: Bench) -> None:
     bench.send(DeadLetters(BILLING), Outbound(b"x", {DEAD_LETTER: "why"}))
     [letter] = bench.connection.open_subscriber(DeadLetters(BILLING)).receive(10, 0.0).messages

@@ -61,7 +61,7 @@ def test_a_new_lease_and_retention_are_what_counts_from_then_on(connection: Memo
     assert message.lease == 7.0
 
 
-def test_a_new_lease_and_retention_count_for_dead_letters_too(connection: MemoryConnection) -> None:
+def test_a_new_lease_counts_for_dead_letters_too(connection: MemoryConnection) -> None:
     topology = connection.topology
     topology.apply(topology.diff([TOPIC, BILLING]))
     topology.apply(topology.diff([Subscription(TOPIC, "billing", lease=7.0)]))

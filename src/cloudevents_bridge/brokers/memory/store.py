@@ -85,6 +85,11 @@ def classify(error: BaseException) -> Fault:
     return Fault(ErrorCode.UNKNOWN, retryable=False, maybe_applied=False, message=f"{type(error).__name__}: {error}")
 
 
+def dead_letters_of(of: Subscription) -> Subscription:
+    """The settings of a dead-letter place: its subscription's, but what is in it stays until somebody settles it."""
+    return replace(of, expires=None, retention=float("inf"))
+
+
 class StoredTopic:
     """A topic that exists."""
 
@@ -205,7 +210,7 @@ class Store:
         if wanted.name not in topic.feeds:
             topic.feeds[wanted.name] = Feed(wanted, self.lock, ordered=topic.ordered, now=self.clock.now())
         if wanted.name not in topic.dead:
-            of = replace(topic.feeds[wanted.name].of, expires=None)
+            of = dead_letters_of(topic.feeds[wanted.name].of)
             topic.dead[wanted.name] = Feed(of, self.lock, ordered=False, now=self.clock.now())
         return topic.feeds[wanted.name]
 

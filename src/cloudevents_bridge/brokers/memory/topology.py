@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from cloudevents_bridge.brokers.memory.store import Place, Store
+from cloudevents_bridge.brokers.memory.store import Place, Store, dead_letters_of
 from cloudevents_bridge.driver import Change, DeadLetters, Subscription, Topic
 from cloudevents_bridge.errors import ConfigurationError, ErrorCode, UnsupportedError, make_error
 from cloudevents_bridge.faults import place_name
@@ -100,7 +100,7 @@ class MemoryTopology:
             names = [change.setting] if change.setting else _SETTINGS
             feed.of = replace(feed.of, **{name: getattr(place, name) for name in names})
             dead = self._store.feed(DeadLetters(of))
-            dead.of = replace(feed.of, expires=None)
+            dead.of = dead_letters_of(feed.of)
 
     def _conflict(self, change: Change) -> Exception:
         return make_error(
