@@ -126,6 +126,10 @@ class TopologyCases:
         assert bench.rig.control_plane_calls(bench.url) == before
 
     def test_create_missing_looks_once(self, bench: Bench) -> None:
+        bench.requires(
+            Capability.TOPOLOGY,
+            lambda: bench.broker(bench.declare(), create_missing=True).publish("orders", bench.event()),
+        )
         topic = bench.topic()
         shim = Shim()
         broker = bench.broker(topic, shim=shim, create_missing=True)
