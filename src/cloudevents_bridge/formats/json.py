@@ -121,9 +121,11 @@ def to_dict(event: CloudEvent) -> dict[str, Any]:
 
 
 def from_dict(cls: type[C], members: Mapping[str, Any]) -> C:
-    """Read members of the JSON format; values may also be datetimes and bytes. Raises `DecodeError`."""
+    """Read members of the JSON format; a time may also be a datetime, `data_base64` bytes. Raises `DecodeError`."""
     if not isinstance(members, Mapping):
         raise DecodeError(f"not a CloudEvent: a {type(members).__qualname__} is no mapping of attributes")
+    if isinstance(members.get("data"), (bytes, bytearray, memoryview)):
+        raise DecodeError("not a CloudEvent: data is bytes, which have no place there: give them as data_base64")
     try:
         raw = encode_json(dict(members))
     except InvalidArgumentError as exc:
