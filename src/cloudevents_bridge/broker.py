@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
-from cloudevents_bridge import driver
+from cloudevents_bridge import clock, driver
 from cloudevents_bridge.adapters import check_options, load_adapter
 from cloudevents_bridge.core.retry import Backoff
 from cloudevents_bridge.dead_letters import DeadLetters
@@ -201,15 +201,16 @@ class Broker(Closing):
         if session is None:
             self._opener.close()
             return
+        deadline = clock.now() + timeout
         lost: PublishError | None = None
         # One that cannot be closed does not keep the others from it.
         with wrapped(session.connection, "close", self.url), ExitStack() as stack:
             stack.callback(self._opener.close)
             for subscriber in self._subscribers:
-                stack.callback(subscriber.close, timeout=timeout)
+                stack.callback(_close, subscriber, deadline)
             for line in list(self._lines.values()):
                 try:
-                    line.close(timeout)
+                    line.close(max(deadline - clock.now(), 0.0))
                 except PublishError as error:
                     lost = merged(lost, error)
         if lost is not None:
@@ -256,3 +257,7 @@ class Broker(Closing):
         finally:
             subscriber.close()
             session.call("end the tail", lambda _: session.connection.topology.delete(of))
+
+
+def _close(subscriber: Subscriber, deadline: float) -> None:
+    subscriber.close(timeout=max(deadline - clock.now(), 0.0))

@@ -47,6 +47,7 @@ class Inlet:
         self.traits = self.driver.traits
         self.keeper: Keeper | None = None
         self._foreign = foreign
+        self._poison: list[tuple[Inbound, str, BaseException | None]] = []
         self._out: dict[Delivery, None] = {}  # in the order they came
         self._stopping = threading.Event()
         self._prune_at = 1000
@@ -76,7 +77,17 @@ class Inlet:
             if len(self._out) > self._prune_at:
                 self._out = {d: None for d in self._out if not d.lease_lost}
                 self._prune_at = 1000 + 2 * len(self._out)
+        if not deliveries:
+            self.bury_poison()
         return deliveries
+
+    def bury_poison(self) -> None:
+        """Dead-letter what the last receive brought that cannot be handed out. The good ones go out first: with a
+        dead-letter place that does not answer, each of these takes as long as the retries do.
+        """
+        poison, self._poison = self._poison, []
+        for inbound, reason, error in poison:
+            self._give_up(inbound, reason, error)
 
     def check(self) -> None:
         """Raise `ClosedError` if deliveries can no longer be settled here."""
@@ -158,12 +169,12 @@ class Inlet:
         attempt = inbound.attempt or 1
         if attempt > CRASHES * self.declared.max_attempts:
             reason = f"the consumer ended without settling it {attempt - 1} times"
-            self._give_up(inbound, reason, None)
+            self._poison.append((inbound, reason, None))
             return None
         try:
             event = self._decode(inbound)
         except Exception as error:  # noqa: BLE001 - a foreign decoder may raise anything
-            self._give_up(inbound, f"it cannot be decoded: {error}", error)
+            self._poison.append((inbound, f"it cannot be decoded: {error}", error))
             return None
         return Delivery(self, inbound, event, arrived)
 

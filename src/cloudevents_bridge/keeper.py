@@ -37,12 +37,14 @@ class Keeper:
             self._add(delivery, None)
 
     def hold(self, delivery: Delivery, delay: float) -> bool:
-        """Keep the lease for `delay` seconds, or as long as that is possible without extending it where the broker
-        cannot, then give the delivery back as failed. False: there is no room, or no time.
+        """Keep the lease for `delay` seconds, or as long as the broker lets a delivery be kept, then give the delivery
+        back as failed. False: there is no room, or no time.
         """
         now = clock.now()
         until = now + delay
-        if not self._extends:
+        if self._extends:
+            until = min(until, now + self._inlet.traits.lease_total / 2)
+        else:
             until = min(until, delivery._ends - delivery._lease / 2)
         with self._lock:
             return until > now and len(self._leases) < MAX_HELD and self._add(delivery, until)

@@ -17,6 +17,8 @@ from cloudevents_bridge.faults import place_name, to_error
 from cloudevents_bridge.session import Session
 
 log = logging.getLogger("cloudevents_bridge")
+LOOK = 0.01
+"""Seconds between two looks at what was submitted, while sends are in flight and more could be."""
 MAX_SENDS = 8
 """Sends of one publisher in flight at once, at most, whatever the driver would take."""
 
@@ -93,7 +95,9 @@ class Outlet:
                 in_flight[self._submit(batch)] = batch
             elif in_flight:
                 wake = outbox.wake_at()
-                patience = None if wake is None or len(in_flight) >= self.sends else max(wake - clock.now(), 0.0)
+                patience = None
+                if len(in_flight) < self.sends:  # there is room for what is submitted meanwhile
+                    patience = LOOK if wake is None else min(max(wake - clock.now(), 0.0), LOOK)
                 for future in wait(in_flight, timeout=patience, return_when=FIRST_COMPLETED).done:
                     outbox.settled(in_flight.pop(future), future.result(), clock.now())
             elif (wake := outbox.wake_at()) is not None:

@@ -240,16 +240,7 @@ class _Fetcher:
                 most = min(self._wanted, self.inlet.traits.batch_count)
                 wait = min(max(self._until - clock.now(), shortest), longest)
                 self._receiving = True
-            received: list[Delivery] = []
-            error: BridgeError | None = None
-            try:
-                received = self.inlet.receive(most, wait)
-            except BridgeError as raised:
-                error = raised
-            except Exception as bug:  # noqa: BLE001 - whoever waits is told, and the thread goes on
-                log.exception("receiving failed")
-                error = make_error(ErrorCode.INTERNAL, f"receiving failed: {bug}", broker=self.inlet.session.broker)
-                error.__cause__ = bug
+            received, error = self._receive(most, wait)
             with self._lock:  # after close, what came is given back there
                 self._receiving = False
                 self._rounds += 1
@@ -259,6 +250,18 @@ class _Fetcher:
                 if received or error is not None or clock.now() >= self._until:
                     self._wanted, self._until = 0, 0.0
                 self._changed.notify_all()
+            self.inlet.bury_poison()
+
+    def _receive(self, most: int, wait: float) -> tuple[list[Delivery], BridgeError | None]:
+        try:
+            return self.inlet.receive(most, wait), None
+        except BridgeError as error:
+            return [], error
+        except Exception as bug:  # noqa: BLE001 - whoever waits is told, and the thread goes on
+            log.exception("receiving failed")
+            told = make_error(ErrorCode.INTERNAL, f"receiving failed: {bug}", broker=self.inlet.session.broker)
+            told.__cause__ = bug
+            return [], told
 
     def close(self, timeout: float) -> None:
         with self._lock:

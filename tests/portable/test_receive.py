@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from scripted import NativeError, Scripted, busy, event, refused, until
+from scripted import NativeError, Scripted, Settled, busy, event, refused, until
 
 from cloudevents_bridge import Broker, CloudEvent, Delivery, RawMessage, Subscriber, Subscription, Topic
 from cloudevents_bridge.driver import DEAD_LETTER, TARGET, Capability, Received
@@ -283,6 +283,7 @@ def test_what_cannot_be_decoded_is_dead_lettered_and_the_next_arrives(
     scripted.put(event("1"))
     deliveries = subscriber.receive() or subscriber.receive()
     assert ids(deliveries) == ["1"]
+    until(lambda: "was dead-lettered" in caplog.text)
     [letter] = scripted.letters()
     assert letter.body == b"\xff no event"
     said = read(letter.attributes[DEAD_LETTER])
@@ -309,7 +310,7 @@ def test_a_dead_letter_that_the_broker_refuses_is_logged_and_the_next_arrives(
     scripted.put(b"no event")
     scripted.put(event("1"))
     assert ids(subscriber.receive()) == ["1"]
-    assert "comes back" in caplog.text
+    until(lambda: "comes back" in caplog.text)
     assert not scripted.letters()
 
 
@@ -526,3 +527,22 @@ def test_the_declared_limits_count(opened: Any, scripted: Scripted) -> None:
     scripted.put(event("1"), attempt=3)
     scripted.put(event("2"), attempt=4)
     assert ids(subscriber.receive()) == ["1"]
+
+
+def test_the_good_ones_of_a_batch_do_not_wait_for_the_bad_one(subscriber: Subscriber, scripted: Scripted) -> None:
+    let_go = threading.Event()
+
+    def stuck(settled: Settled) -> None:
+        if settled.verb == "dead":
+            assert let_go.wait(30.0)
+
+    scripted.on_settle = stuck
+    scripted.put(b"no event", attributes={"content-type": "application/cloudevents+json"})
+    scripted.put(event("good"))
+    try:
+        [delivery] = subscriber.receive(10, wait=10.0)
+        assert delivery.event.id == "good"
+        assert not scripted.letters()
+    finally:
+        let_go.set()
+    until(lambda: len(scripted.letters()) == 1)
