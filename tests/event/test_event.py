@@ -220,6 +220,9 @@ def test_partitionkey_is_an_argument_and_no_entry_of_extensions() -> None:
         (None, "image/png", "data, a NoneType, cannot be encoded: it must be a string or bytes"),
         ("é", "text/plain; charset=us-ascii", "characters that the charset us-ascii has not"),
         ("x", "text/plain; charset=rot13", "charset 'rot13', which is not known"),
+        ("x", "text/plain; charset=utf-7", "charset 'utf-7', which is not known"),
+        ("x", "text/plain; charset=unicode_escape", "charset 'unicode_escape', which is not known"),
+        ("x", "text/plain; charset=idna", "charset 'idna', which is not known"),
     ],
 )
 def test_an_error_about_data_names_its_class(data: object, datacontenttype: str | None, error: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -62,3 +65,31 @@ def test_times_beyond_the_calendar_in_utc_compare(time: str) -> None:
     assert event == CloudEvent.from_json(event.to_json())
     assert event == CloudEvent.from_json(raw % time.replace(":00+", ":00.000+").replace("60.5-", "60.50-"))
     assert event != event.replace(time=None)
+
+
+@pytest.mark.parametrize(
+    "data", [b'"\xff"', b'"\xed\xa0\x80"', b'"\\ud800"', b"[1,]", b"NaN", b"", b" ", b"1 2", b"\x00"]
+)
+def test_bytes_that_are_no_json_go_out_as_bytes_whatever_their_type_says(data: bytes) -> None:
+    event = CloudEvent(**NAMED, data=data, datacontenttype="application/json")
+    assert b'"data_base64":' in event.to_json()
+    again = CloudEvent.from_json(event.to_json())
+    assert again == event
+    assert again.data_bytes == data
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_draws_other_ids() -> None:
+    code = (
+        "import os\n"
+        "from cloudevents_bridge import CloudEvent\n"
+        "ids = lambda: '\\n'.join(CloudEvent(type='t', source='/s').id for _ in range(100))\n"
+        "ids()\n"
+        "child = os.fork()\n"
+        "if child:\n"
+        "    os.waitpid(child, 0)\n"
+        "print(ids(), flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    ids = done.stdout.split()
+    assert len(set(ids)) == len(ids) == 200
