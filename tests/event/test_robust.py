@@ -93,3 +93,12 @@ def test_a_fork_draws_other_ids() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     ids = done.stdout.split()
     assert len(set(ids)) == len(ids) == 200
+
+
+def test_a_body_that_changes_later_does_not_change_the_event() -> None:
+    body: Any = bytearray(b"abc")
+    events = [HTTP.decode({"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/s", "ce-type": "t"}, body)]
+    encoded: Any = bytearray(CloudEvent(**NAMED, data="abc").to_json())
+    events += [CloudEvent.from_json(encoded), CloudEvent.from_json(memoryview(encoded))]  # type: ignore[arg-type]
+    body[:], encoded[:] = b"xyz", b"x" * len(encoded)
+    assert [event.data_bytes for event in events] == [b"abc", b'"abc"', b'"abc"']
