@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cloudevents_bridge.driver import DEAD_LETTER, DeadLetters, Done, Fault, Subscription, Topic
-from cloudevents_bridge.errors import ErrorCode, NotFoundError
+from cloudevents_bridge.errors import ClosedError, ErrorCode, NotFoundError
 
 
 @pytest.fixture(autouse=True)
@@ -153,6 +153,36 @@ def test_close_gives_back_what_is_not_settled(rig: Any) -> None:
     subscriber.close()
     subscriber.close()
     assert [(m.body, m.attempt) for m in rig.take(rig.billing)] == [(b"b", 1)]
+
+
+def test_what_a_receive_takes_while_it_is_closed_is_given_back(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.publish(rig.topic, "a")
+    subscriber = rig.subscriber(rig.billing)
+    take = subscriber._take
+
+    def late(limit: int) -> Any:
+        messages = take(limit)
+        monkeypatch.setattr(subscriber, "_give_back", lambda: None)
+        subscriber.close()
+        monkeypatch.undo()
+        return messages
+
+    monkeypatch.setattr(subscriber, "_take", late)
+    with pytest.raises(ClosedError):
+        subscriber.receive(1, 5.0)
+    assert [(m.body, m.attempt) for m in rig.take(rig.billing)] == [(b"a", 1)]
+
+
+def test_what_is_never_settled_is_not_remembered(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("cloudevents_bridge.brokers.sqlite.subscriber.time.monotonic", lambda: now[0])
+    rig.publish(rig.topic, *["x"] * 1000)
+    subscriber = rig.subscriber(rig.billing)
+    for _ in range(20):
+        assert len(subscriber.receive(1000, 0.0).messages) == 1000
+        rig.time.pass_(11)
+        now[0] += 11
+    assert len(subscriber._out) <= 4000
 
 
 def test_delayed_publish(rig: Any) -> None:

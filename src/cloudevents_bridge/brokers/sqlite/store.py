@@ -26,6 +26,8 @@ from cloudevents_bridge.errors import BridgeError, ErrorCode, make_error
 OLDEST_SQLITE = (3, 35, 0)
 SETUP = 5.0
 """Seconds to wait for others while opening the file, and for a read."""
+LOOK = 0.02
+"""Seconds between two looks whether the path still leads to the open file."""
 
 _PRAGMAS = """
 PRAGMA wal_autocheckpoint = 4000;
@@ -72,6 +74,7 @@ class Store:
         self._synchronous = ""
         self._base = 0.0
         self._file = (0, 0)
+        self._look_at = 0.0
         self._closed = ""
         _STORES.add(self)
 
@@ -228,6 +231,7 @@ class Store:
             writer.close()
             raise
         file = self.path.stat()
+        self._look_at = 0.0
         self._file = (file.st_dev, file.st_ino)
         self._synchronous = ""
         self._writer, self._reader = writer, reader
@@ -321,12 +325,21 @@ class Store:
             )
 
     def _is_current(self) -> bool:
-        """An event written to a file that was deleted or replaced under us would be lost."""
+        """An event written to a file that was deleted or replaced under us would be lost.
+
+        Looking now and then will do: what is written in between is lost as if the file had gone a moment later.
+        """
+        now = time.monotonic()
+        if now < self._look_at:
+            return True
         try:
-            file = os.stat(self.path)  # noqa: PTH116 - in every transaction; Path.stat takes twice as long
+            file = os.stat(self.path)  # noqa: PTH116 - Path.stat takes twice as long
         except FileNotFoundError:
             return False
-        return (file.st_dev, file.st_ino) == self._file
+        if (file.st_dev, file.st_ino) != self._file:
+            return False
+        self._look_at = now + LOOK
+        return True
 
     def _drop(self) -> None:
         for each in (self._reader, self._writer):

@@ -6,7 +6,7 @@ import contextlib
 import math
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from cloudevents_bridge.driver import (
     Subscription,
     Verb,
 )
-from cloudevents_bridge.errors import BridgeError, ErrorCode
+from cloudevents_bridge.errors import BridgeError, DeadlineExceededError, ErrorCode
 
 _BATCH = 1000
 _NO_DEAD = Fault(
@@ -41,6 +41,8 @@ _LOST = Fault(
     ErrorCode.LEASE_LOST, retryable=False, maybe_applied=False, message="its lease is over, or it was settled before"
 )
 _SWEEP_AFTER = 500
+_LOOK = 1.0
+"""Seconds after which one who waits looks again at what is due: a machine that was suspended has slept over it."""
 _USUAL = MappingProxyType(dict(USUAL))
 
 _PEEK = """
@@ -85,7 +87,8 @@ class Subscriber:
         self._peek = _PEEK_DEAD if isinstance(of, DeadLetters) else _PEEK_EVENTS
         self._stopped = False
         self._closed = False
-        self._out: dict[Handle, Inbound] = {}
+        self._out: dict[Handle, float] = {}
+        self._prune_at = 2 * _BATCH
         self._finished = 0
 
     def receive(self, max_messages: int, wait: float) -> Received:
@@ -95,49 +98,32 @@ class Subscriber:
             rest = self._rest()
             if rest <= 0.0:
                 messages = self._take(min(max_messages, _BATCH))
-                if messages:
+                if messages and not self._closed:
                     return Received(messages)
+                self._give_back()
                 continue
             left = end - time.monotonic()
             if left <= 0.0:
                 return Received()
-            self._store.watch.wait(version, min(left, rest), self._is_stopped)
-        if self._closed:
-            raise self._store.fail(ErrorCode.CLOSED, f"this subscriber of {self._store.url} is closed")
+            self._store.watch.wait(version, min(left, rest, _LOOK), self._is_stopped)
+        self._check()
         return Received()
 
     def settle(
         self, verb: Verb, messages: Sequence[Inbound], *, seconds: float = 0.0, reason: str = "", timeout: float
     ) -> Sequence[Done | Fault]:
-        if self._closed:
-            raise self._store.fail(ErrorCode.CLOSED, f"this subscriber of {self._store.url} is closed")
+        self._check()
         if verb == "dead" and not self.traits.dead:
             return [_NO_DEAD] * len(messages)
-        leases: dict[tuple[int, int], dict[int, str | None]] = {}
-        for each in messages:
-            handle: Handle = each.handle
-            leases.setdefault((handle.place, handle.serial), {})[handle.event] = each.key
-        kept: set[Handle] = set()
-        with self._store.write(timeout) as db:
-            now = self._store.now()
-            for (place, serial), keys in leases.items():
-                mine = owned(db, place, keys, serial, now)
-                if not mine:
-                    continue
-                lanes = {key for event, key in keys.items() if key is not None and event in mine}
-                settle(db, verb, place, sorted(mine), lanes, now=now, seconds=seconds, reason=reason)
-                kept.update(Handle(place, event, serial) for event in mine)
-            self._tidy(db, now, kept if verb in ("ack", "dead") else ())
-        if verb != "ack" or any(each.key is not None for each in messages):
-            self._store.watch.notify()
-        done = Done(lease=seconds if verb == "extend" else 0.0)
+        kept = self._settle(verb, {each.handle: each.key for each in messages}, seconds, reason, timeout)
+        if verb == "extend":
+            done = Done(lease=seconds)
+            return [done if each.handle in kept else _LOST for each in messages]
         outcomes: list[Done | Fault] = []
+        done = Done()
         for each in messages:
-            if verb != "extend":
-                self._out.pop(each.handle, None)
             outcomes.append(done if each.handle in kept else _LOST)
-            if verb != "extend":
-                kept.discard(each.handle)
+            kept.discard(each.handle)  # one that is named twice is settled once
         return outcomes
 
     def stop(self) -> None:
@@ -145,13 +131,46 @@ class Subscriber:
         self._store.watch.notify()
 
     def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.stop()
+            self._give_back()
+
+    def _check(self) -> None:
         if self._closed:
-            return
-        if self._out:
+            raise self._store.fail(ErrorCode.CLOSED, f"this subscriber of {self._store.url} is closed")
+
+    def _settle(
+        self, verb: Verb, handles: Mapping[Handle, str | None], seconds: float, reason: str, timeout: float
+    ) -> set[Handle]:
+        """Settle in one transaction; the handles, given with their ordering keys, that were still leased."""
+        leases: dict[tuple[int, int], dict[int, str | None]] = {}
+        for (place, event, serial), key in handles.items():
+            leases.setdefault((place, serial), {})[event] = key
+        kept: set[Handle] = set()
+        with self._store.write(timeout) as db:
+            now = self._store.now()
+            for (place, serial), keys in leases.items():
+                mine = owned(db, place, keys, serial, now)
+                if mine:
+                    lanes = {key for event, key in keys.items() if key is not None and event in mine}
+                    settle(db, verb, place, sorted(mine), lanes, now=now, seconds=seconds, reason=reason)
+                    kept.update(Handle(place, event, serial) for event in mine)
+            self._tidy(db, now, kept if verb in ("ack", "dead") else ())
+        if verb == "extend":
+            self._out.update(dict.fromkeys(kept, time.monotonic() + seconds))
+        else:
+            for handle in handles:
+                self._out.pop(handle, None)
+        if verb != "ack" or any(key is not None for key in handles.values()):
+            self._store.watch.notify()
+        return kept
+
+    def _give_back(self) -> None:
+        """Release what is still out, once this is closed."""
+        if self._closed and self._out:
             with contextlib.suppress(BridgeError, sqlite3.Error):  # the leases end by themselves
-                self.settle("release", list(self._out.values()), timeout=1.0)
-        self._closed = True
-        self.stop()
+                self._settle("release", dict.fromkeys(list(self._out)), 0.0, "", 1.0)
 
     def _is_stopped(self) -> bool:
         return self._stopped
@@ -183,11 +202,16 @@ class Subscriber:
             db.execute("UPDATE subscriptions SET used = ? WHERE id = ?", (self._store.now(), place))
 
     def _take(self, limit: int) -> list[Inbound]:
-        with self._store.write(SETUP, stopped=self._is_stopped) as db:
-            now = self._store.now()
-            place = find_place(db, self._store, self._of)
-            taken = take(db, place, now, limit)
-            self._tidy(db, now, ())
+        try:
+            with self._store.write(SETUP, stopped=self._is_stopped) as db:
+                now = self._store.now()
+                place = find_place(db, self._store, self._of)
+                taken = take(db, place, now, limit)
+                self._tidy(db, now, ())
+        except DeadlineExceededError:
+            if self._stopped:
+                return []
+            raise
         lease = place.lease - (self._store.now() - now)
         messages = [
             Inbound(
@@ -200,16 +224,18 @@ class Subscriber:
             )
             for each in taken
         ]
-        self._out.update((each.handle, each) for each in messages)
+        ends = time.monotonic() + lease
+        self._out.update((each.handle, ends) for each in messages)
+        if len(self._out) > self._prune_at:
+            self._out = {handle: end for handle, end in self._out.copy().items() if end > time.monotonic()}
+            self._prune_at = 2 * (_BATCH + len(self._out))
         return messages
 
-    def _tidy(self, db: sqlite3.Connection, now: float, finished: Sequence[Handle] | set[Handle]) -> None:
+    def _tidy(self, db: sqlite3.Connection, now: float, finished: Collection[Handle]) -> None:
         self._finished += len(finished)
-        if self._finished >= _SWEEP_AFTER:
-            topic = topic_of(next(iter(finished)).event) if finished else None
-            if topic is not None:
-                sweep(db, topic, max(STEP, 2 * self._finished))
-                self._finished = 0
+        if finished and self._finished >= _SWEEP_AFTER:
+            sweep(db, topic_of(next(iter(finished)).event), max(STEP, 2 * self._finished))
+            self._finished = 0
         tend(db, self._store, now, len(finished))
 
 
