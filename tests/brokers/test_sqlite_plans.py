@@ -11,7 +11,9 @@ import pytest
 
 from cloudevents_bridge.driver import DeadLetters, Subscription, Topic
 
-_SMALL = re.compile(r"SCAN (\d+ CONSTANT ROW|CONSTANT ROW|json_each|h|k|s\b|t\b|subscriptions|topics|clock|list subquery|\(subquery)")
+_SMALL = re.compile(
+    r"SCAN (\d+ CONSTANT ROW|CONSTANT ROW|json_each|h|k|s\b|t\b|subscriptions|topics|clock|list subquery|\(subquery)"
+)
 """What may be gone through: the topology, and the arguments of the call."""
 
 
