@@ -76,12 +76,19 @@ class Outlet:
         expiry = event.extensions["expirytime"]
         return max((expiry - datetime.now(UTC)).total_seconds(), 0.0) if isinstance(expiry, datetime) else None
 
+    def try_at_once(self, entry: Entry) -> Sequence[Done | Fault] | None:
+        """Send one event without an outbox, which it needs only if that fails. None: it cannot be sent at all."""
+        if entry.refusal is not None or entry.size > self._driver.traits.message_bytes:
+            return None
+        self.session.ensure(self._to)
+        return self._send([entry])
+
     def run(
         self,
         outbox: Outbox,
         finish: Callable[[list[Resolved]], None],
         pause: Callable[[float], Any],
-        more: Callable[[], Any],
+        more: Callable[[], Any] = lambda: None,
     ) -> None:
         """Send until `more` adds nothing and nothing of the outbox is unresolved. `pause` waits some seconds."""
         self.session.ensure(self._to)

@@ -12,7 +12,7 @@ from typing import Literal, cast
 from cloudevents_bridge import clock
 from cloudevents_bridge.buffer import Account, Buffer
 from cloudevents_bridge.core.outbox import NOT_SENT, Resolved
-from cloudevents_bridge.driver import Capability, Fault
+from cloudevents_bridge.driver import Capability, Done, Fault
 from cloudevents_bridge.errors import BridgeError, ClosedError, InvalidArgumentError
 from cloudevents_bridge.event import CloudEvent
 from cloudevents_bridge.line import Line
@@ -64,7 +64,7 @@ class Publisher(Closing):
             UnsupportedError: if `delay` is not 0 and the broker has no such capability.
             BridgeError: if it was not accepted; with `.maybe_applied` it is not known whether it was.
         """
-        outcome = self._publish([_checked(event, "publish")], delay, timeout)[0]
+        outcome = self._publish_one(_checked(event, "publish"), delay, timeout)
         if isinstance(outcome, BridgeError):
             raise outcome
         return outcome
@@ -160,13 +160,33 @@ class Publisher(Closing):
             )
         return outlet
 
-    def _publish(self, events: list[CloudEvent], delay: float, timeout: float | None) -> list[Receipt | BridgeError]:
+    def _begin(self, delay: float, timeout: float | None) -> tuple[Outlet, float]:
+        """The outlet, and the deadline of the call, when what was submitted before has gone out before."""
         outlet = self._open()
         self._check_delay(outlet, delay)
         deadline = clock.now() + (outlet.session.config.timeout if timeout is None else timeout)
         if outlet.ordered:
-            for buffer in self._line.buffers():  # what was submitted before goes out before
+            for buffer in self._line.buffers():
                 buffer.wait_sent(deadline - clock.now())
+        return outlet, deadline
+
+    def _publish_one(self, event: CloudEvent, delay: float, timeout: float | None) -> Receipt | BridgeError:
+        outlet, deadline = self._begin(delay, timeout)
+        entry = outlet.entry(event, 0, delay, deadline)
+        begun = clock.now()
+        tried = outlet.try_at_once(entry) if begun < deadline else None
+        if tried is not None and tried[0].__class__ is Done:
+            return outlet.outcome(event, entry, tried[0])
+        outbox = outlet.outbox()
+        outbox.add(entry)
+        if tried is not None and (batch := outbox.next_batch(begun)):  # as the outbox would have sent it
+            outbox.settled(batch, tried, clock.now())
+        told: list[Receipt | BridgeError] = []
+        outlet.run(outbox, lambda resolved: told.extend(outlet.outcome(event, *each) for each in resolved), time.sleep)
+        return told[0]
+
+    def _publish(self, events: list[CloudEvent], delay: float, timeout: float | None) -> list[Receipt | BridgeError]:
+        outlet, deadline = self._begin(delay, timeout)
         outbox = outlet.outbox()
         waiting = enumerate(events)
         failed_keys: set[str | None] = set()

@@ -506,3 +506,15 @@ def test_secrets_are_in_no_repr(opened: Any) -> None:
         repr(broker.topology),
     ):
         assert "hunter2" not in shown
+
+
+def test_one_event_whose_answer_is_lost_at_the_deadline_is_unknown(broker: Broker, scripted: Scripted) -> None:
+    def too_late(sent: Sent, timeout: float) -> list[Fault]:
+        time.sleep(timeout)
+        return [Fault(ErrorCode.DEADLINE_EXCEEDED, retryable=True, maybe_applied=True)]
+
+    scripted.on_send = too_late
+    with pytest.raises(BridgeError) as caught:
+        broker.publish("orders", event("1"), timeout=0.05)
+    assert caught.value.maybe_applied
+    assert caught.value.code == ErrorCode.DEADLINE_EXCEEDED
