@@ -70,9 +70,9 @@ class Publisher:
             topic, reached = find_topic(db, self._store, subscription.topic), 1
         if topic.deduplication > 0:
             return self._append_once(db, batch, now, topic, place, reached)
-        ids = range(topic.last + 1, topic.last + 1 + len(batch))
         self._store_events(db, batch, now, topic, place, reached)
-        return [_done(each, reached) for each in ids]
+        first = sequence_of(topic.last + 1)
+        return [Done(text, text, 0.0, reached) for text in map(str, range(first, first + len(batch)))]
 
     def _append_once(
         self,
@@ -110,7 +110,7 @@ class Publisher:
             (topic.id, now, 2 * len(batch)),
         )
         db.executemany("INSERT OR REPLACE INTO duplicates (topic, dedup, until, event) VALUES (?, ?, ?, ?)", new)
-        return [_done(each, reached) for each in ids]
+        return [Done(text, text, 0.0, reached) for text in map(str, map(sequence_of, ids))]
 
     def _store_events(
         self,
@@ -136,7 +136,7 @@ class Publisher:
                     now + each.delay,
                     None if each.ttl is None else now + each.ttl,
                     each.key if ordered else None,
-                    _attributes(each),
+                    None if each.attributes == USUAL else _attributes(each),
                     each.body,
                 )
             db.execute(_insert(len(part)), values)
@@ -158,11 +158,6 @@ def _attributes(message: Outbound) -> str | None:
     if message.attributes == USUAL:
         return None
     return msgspec.json.encode(dict(message.attributes)).decode()
-
-
-def _done(event: int, reached: int) -> Done:
-    sequence = str(sequence_of(event))
-    return Done(sequence, sequence, 0.0, reached)
 
 
 @lru_cache(_ROWS)
