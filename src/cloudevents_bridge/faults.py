@@ -61,6 +61,13 @@ def to_error(
     return error
 
 
+def fault_of(connection: driver.Connection, error: Exception) -> driver.Fault:
+    """The fault for anything that a driver raised. An error of ours needs no table."""
+    if isinstance(error, BridgeError):
+        return driver.Fault(error.code, error.retryable, error.maybe_applied, error.retry_after, str(error))
+    return connection.classify(error)
+
+
 @contextmanager
 def wrapped(connection: driver.Connection, doing: str, broker: str) -> Iterator[None]:
     """Native errors come out as ours, with the native one as the cause. Cancellation and interrupts are not touched."""

@@ -13,7 +13,7 @@ from cloudevents_bridge.delivery import Delivery, RawMessage, log
 from cloudevents_bridge.driver import DEAD_LETTER, TARGET, Done, Fault, Inbound, Outbound, Received, Verb
 from cloudevents_bridge.errors import BridgeError, ClosedError, DecodeError, ErrorCode
 from cloudevents_bridge.event import CloudEvent
-from cloudevents_bridge.faults import place_name, to_error, wrapped
+from cloudevents_bridge.faults import fault_of, place_name, to_error, wrapped
 from cloudevents_bridge.obituary import write
 from cloudevents_bridge.session import Session
 from cloudevents_bridge.settling import settle
@@ -227,7 +227,7 @@ class Inlet:
             with wrapped(self.session.connection, f"dead-letter from {place_name(self.of)}", self.session.broker):
                 self._copy(inbound, reason, error)
         except BridgeError as failure:
-            return Fault(failure.code, failure.retryable, failure.maybe_applied, failure.retry_after, str(failure))
+            return fault_of(self.session.connection, failure)
         return self._settle("ack", [inbound])[0]
 
     def _copy(self, inbound: Inbound, reason: str, error: BaseException | None) -> None:

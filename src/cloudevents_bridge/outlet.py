@@ -13,7 +13,7 @@ from cloudevents_bridge.core.outbox import Entry, Outbox, Resolved
 from cloudevents_bridge.driver import Capability, Done, Fault, Outbound
 from cloudevents_bridge.errors import BridgeError, ErrorCode, PublishError
 from cloudevents_bridge.event import CloudEvent
-from cloudevents_bridge.faults import place_name, to_error
+from cloudevents_bridge.faults import fault_of, place_name, to_error
 from cloudevents_bridge.session import Session
 
 log = logging.getLogger("cloudevents_bridge")
@@ -130,7 +130,7 @@ class Outlet:
                 [entry.message for entry in batch], timeout=max(batch[0].deadline - clock.now(), 0.001)
             )
         except Exception as error:  # noqa: BLE001 - every native error becomes the outcome of each event
-            fault = self._classify(error)
+            fault = fault_of(self.session.connection, error)
             for entry in batch:
                 entry.cause = error
             return [fault] * len(batch)
@@ -138,11 +138,6 @@ class Outlet:
             text = f"the driver gave {len(outcomes)} outcomes for {len(batch)} events"
             return [Fault(ErrorCode.INTERNAL, retryable=False, maybe_applied=True, message=text)] * len(batch)
         return outcomes
-
-    def _classify(self, error: Exception) -> Fault:
-        if isinstance(error, BridgeError):
-            return Fault(error.code, error.retryable, error.maybe_applied, error.retry_after, str(error))
-        return self.session.connection.classify(error)
 
     def outcome(self, event: CloudEvent, entry: Entry, outcome: Done | Fault) -> Receipt | BridgeError:
         """What the caller is told of one event."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from cloudevents_bridge import clock
 from cloudevents_bridge.driver import Done, Fault, Inbound, SubscriberDriver, Verb
 from cloudevents_bridge.errors import BridgeError, ErrorCode
-from cloudevents_bridge.faults import to_error
+from cloudevents_bridge.faults import fault_of, to_error
 from cloudevents_bridge.session import Session
 
 
@@ -63,10 +63,8 @@ def _send(
 ) -> Sequence[Done | Fault]:
     try:
         outcomes = driver.settle(verb, chunk, seconds=seconds, reason=reason, timeout=timeout)
-    except BridgeError as error:
-        return [Fault(error.code, error.retryable, error.maybe_applied, error.retry_after, str(error))] * len(chunk)
-    except Exception as error:  # noqa: BLE001 - every native error becomes the outcome of each message
-        return [session.connection.classify(error)] * len(chunk)
+    except Exception as error:  # noqa: BLE001 - every error becomes the outcome of each message
+        return [fault_of(session.connection, error)] * len(chunk)
     if len(outcomes) != len(chunk):
         text = f"the driver gave {len(outcomes)} outcomes for {len(chunk)} deliveries"
         return [Fault(ErrorCode.INTERNAL, retryable=False, maybe_applied=True, message=text)] * len(chunk)
