@@ -164,7 +164,7 @@ def test_two_hundred_levels_are_data() -> None:
         assert again == event
 
 
-@pytest.mark.parametrize("levels", [5_000, 1_000_000])
+@pytest.mark.parametrize("levels", [100_000, 1_000_000])  # how deep is too deep differs between Pythons
 def test_what_is_nested_too_deeply_is_a_decode_error(levels: int) -> None:
     for opened, closed in (("[", "]"), ('{"a":', "}")):
         deep = opened * levels + "1" + closed * levels
