@@ -51,7 +51,7 @@ class Inlet:
         self._out: dict[Delivery, None] = {}  # in the order they came
         self._stopping = threading.Event()
         self._prune_at = 1000
-        self._graveyard: driver.PublisherDriver | None = None
+        self._dead_letters: driver.PublisherDriver | None = None
         self._closed = False
 
     def receive(self, most: int, wait: float) -> list[Delivery]:
@@ -155,8 +155,8 @@ class Inlet:
             self.settle("release", waiting)
         self._closed = True
         self.driver.close()
-        if self._graveyard is not None:
-            self._graveyard.close()
+        if self._dead_letters is not None:
+            self._dead_letters.close()
 
     # -- taking
 
@@ -232,10 +232,10 @@ class Inlet:
 
     def _copy(self, inbound: Inbound, reason: str, error: BaseException | None) -> None:
         """Publish a copy to the dead-letter place. One that leaves no room for a reason is kept without."""
-        if self._graveyard is None:
-            self._graveyard = self.session.connection.open_publisher(driver.DeadLetters(self.of))
+        if self._dead_letters is None:
+            self._dead_letters = self.session.connection.open_publisher(driver.DeadLetters(self.of))
         doing = f"dead-letter from {place_name(self.of)}"
-        graveyard = self._graveyard
+        dead_letters = self._dead_letters
         attributes = {k: v for k, v in inbound.attributes.items() if k not in (TARGET, DEAD_LETTER)}
         # A fresh deduplication id: with the event's own, one that dies a second time would be swallowed.
         dedup = uuid.uuid4().hex
@@ -243,12 +243,12 @@ class Inlet:
         for longest in (4096, 128):
             text = write(self.of, inbound.attempt or 1, reason, error, longest=longest)
             told = Outbound(inbound.body, {**attributes, DEAD_LETTER: text}, inbound.key, dedup)
-            if graveyard.size(told) <= graveyard.traits.message_bytes:
+            if dead_letters.size(told) <= dead_letters.traits.message_bytes:
                 message = told
                 break
 
         def attempt(left: float) -> None:
-            outcome: Any = graveyard.send([message], timeout=left)[0]
+            outcome: Any = dead_letters.send([message], timeout=left)[0]
             if isinstance(outcome, Fault):
                 raise to_error(outcome, doing, self.session.broker)
 
