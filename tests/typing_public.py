@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from typing import Any, assert_type
 
 import cloudevents_bridge as ceb
 from cloudevents_bridge.errors import EventTooLargeError, NotFoundError
-from cloudevents_bridge.types import Change, Decoder, Topology, Value
+from cloudevents_bridge.types import Action, Change, Decoder, Middleware, Topology, Value
 
 
 @dataclass
@@ -88,6 +88,37 @@ def from_line(raw: ceb.RawMessage) -> ceb.CloudEvent | None:
 
 
 decoder: Decoder = from_line
+
+
+def timed(delivery: ceb.Delivery, call_next: Callable[[ceb.Delivery], None]) -> None:
+    call_next(delivery)
+
+
+middleware: list[Middleware] = [timed]
+unmatched: Action = "nack"
+router = ceb.Router(middleware=middleware, unmatched=unmatched)
+shipping = ceb.Router()
+
+
+@router.on("com.example.order.created", "com.example.order.changed.*")
+def bill(order: Order, delivery: ceb.Delivery) -> int:
+    return order.id
+
+
+@shipping.on("*")
+async def ship(event: ceb.CloudEvent) -> None:
+    print(event.id)
+
+
+def route(event: ceb.CloudEvent, delivery: ceb.Delivery) -> None:
+    router.include(shipping)
+    router.handle(event)
+    router.handle(delivery)
+    assert_type(bill(Order(7), delivery), int)
+
+
+async def await_handler(event: ceb.CloudEvent) -> None:
+    await ship(event)
 
 
 def operate(broker: ceb.Broker) -> Iterator[str]:

@@ -16,6 +16,7 @@ from cloudevents_bridge.errors import (
 from cloudevents_bridge.event import CloudEvent
 from cloudevents_bridge.outlet import Receipt
 from cloudevents_bridge.publisher import Publisher
+from cloudevents_bridge.router import Router
 from cloudevents_bridge.subscriber import Subscriber
 from cloudevents_bridge.topics import RetryPolicy, Subscription, Topic
 
@@ -24,6 +25,7 @@ __all__ = [
     "Broker",
     "Publisher",
     "Subscriber",
+    "Router",
     "Delivery",
     "Receipt",
     "CloudEvent",

@@ -84,9 +84,14 @@ class ConfigurationError(InvalidArgumentError):
 
 
 class DecodeError(BridgeError, ValueError):
-    """Bytes that are no CloudEvent, or data that is not what the caller asked for."""
+    """Bytes that are no CloudEvent, or data that is not what the caller asked for.
+
+    Attributes:
+        of: source and id of the event whose data it is; None for bytes that are no event.
+    """
 
     code = ErrorCode.INVALID_ARGUMENT
+    of: tuple[str, str] | None = None
 
 
 class NotFoundError(BridgeError, LookupError):

@@ -304,7 +304,9 @@ class CloudEvent:
         return sdk.from_sdk(cls, event)
 
     def _data_error(self, cause: DecodeError) -> DecodeError:
-        return DecodeError(f"data of event {self.id!r} of type {self.type!r}: {cause}")
+        error = DecodeError(f"data of event {self.id!r} of type {self.type!r}: {cause}")
+        error.of = self.source, self.id
+        return error
 
     def _identity(self) -> tuple[object, ...]:
         members = self._state.members

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from msgspec.structs import replace
 
-from cloudevents_bridge import clock, driver, handlers
+from cloudevents_bridge import clock, driver
 from cloudevents_bridge.bindings import STRUCTURED
 from cloudevents_bridge.broker import Broker, connect
 from cloudevents_bridge.brokers.memory.clock import VirtualClock
@@ -20,15 +20,16 @@ from cloudevents_bridge.dead_letters import DeadLetter
 from cloudevents_bridge.delivery import Delivery, Reject
 from cloudevents_bridge.errors import BridgeError, DecodeError, ErrorCode
 from cloudevents_bridge.event import CloudEvent
+from cloudevents_bridge.handlers import InsideLoopError, Pipeline, run_here
 from cloudevents_bridge.obituary import read
+from cloudevents_bridge.router import Action, Router, pipeline
 from cloudevents_bridge.session import Closing
 from cloudevents_bridge.topics import RetryPolicy, Topic
 
 __all__ = ["FakeBroker", "Outcome", "make_event"]
 
-Handler = Callable[..., object]
+Handler = Router | Callable[..., object]
 Operation = Literal["publish", "receive", "settle"]
-Action = Literal["ack", "nack", "dead_letter"]
 
 _ANY: Any = ...
 _AT_ONCE = RetryPolicy(initial=0.0, maximum=0.0)
@@ -156,14 +157,19 @@ class FakeBroker(Closing):
             raise AssertionError(f"nothing should have been published to {topic or 'any topic'}: {_listed(events)}")
 
     def deliver(self, handler: Handler, event: CloudEvent, *, attempt: int = 1) -> Outcome:
-        """Run a handler on one event, apart from all topics, and say how the delivery was settled.
+        """Run a router, or a handler, on one event, apart from all topics, and say how the delivery was settled.
 
         Args:
             handler: its parameters are filled by their annotations: `CloudEvent` or none gets the event, `Delivery`
                 the delivery, anything else the data as that type.
             attempt: which delivery of the event it is; from `max_attempts` (5) on, a failed run is its last.
+
+        Raises:
+            TypeError: if a parameter of the handler cannot be filled.
+            BridgeError: FAILED_PRECONDITION if the handler is async and this thread's event loop is running: use
+                `await asyncio.to_thread(fake.deliver, handler, event)`.
         """
-        filled = handlers.fill(handler)
+        run = pipeline(handler, run_here)
         with FakeBroker() as alone:
             subscriber = alone.broker.subscriber("deliver", "here")
             attributes, body = STRUCTURED.encode(event)
@@ -171,21 +177,24 @@ class FakeBroker(Closing):
             alone.broker.native.send(subscriber._of, [driver.Outbound(body, attributes)])
             [delivery] = subscriber.receive(wait=0)
             inbound = replace(delivery._inbound, attempt=attempt)
-            return alone._run(filled, Delivery(delivery._inlet, inbound, event, clock.now()))
+            return alone._run(run, Delivery(delivery._inlet, inbound, event, clock.now()))
 
     def drain(self, topic: str, subscription: str, handler: Handler) -> list[Outcome]:
-        """Run a handler on what is in a subscription, until each event is acked or dead. Delays cost no time.
+        """Run a router, or a handler, on what is in a subscription, until each event is acked or dead. Delays cost no
+        time.
 
         Raises:
             AssertionError: if another consumer has deliveries in hand and settles none of them.
+            TypeError: as `deliver`.
+            BridgeError: as `deliver`.
         """
-        filled = handlers.fill(handler)
+        run = pipeline(handler, run_here)
         place = self.broker._declared.subscription(topic, subscription)
         outcomes: list[Outcome] = []
         with self.broker.subscriber(topic, subscription) as subscriber:
             while True:
                 received = subscriber.receive(1, wait=0)
-                outcomes.extend(self._run(filled, delivery) for delivery in received)
+                outcomes.extend(self._run(run, delivery) for delivery in received)
                 if received:
                     continue
                 with self._store.lock:
@@ -237,18 +246,18 @@ class FakeBroker(Closing):
         """Close the test's own connection."""
         self.broker.close(timeout=timeout)
 
-    def _run(self, filled: handlers.Filled, delivery: Delivery) -> Outcome:
+    def _run(self, run: Pipeline, delivery: Delivery) -> Outcome:
         raised: BaseException | None = None
         first = len(self._settled)
         try:
             with delivery:
-                try:
-                    handlers.run(filled, delivery)
-                except DecodeError as error:
-                    raised = error
-                    raise Reject(str(error)) from error
+                self._call(run, delivery)
+        except InsideLoopError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is its outcome
-            raised = raised or error
+            raised = error
+            if isinstance(error, Reject) and isinstance(cause := error.__cause__, DecodeError):
+                raised = cause if error.reason == str(cause) else error
         settles = [call for call in self._settled[first:] if call.verb in _ACTIONS]
         if not settles:
             raise AssertionError(f"the delivery of event {delivery.event.id} could not be settled: {raised}")
@@ -257,6 +266,15 @@ class FakeBroker(Closing):
         action = _ACTIONS[call.verb]
         reason = read(call.reason).reason if action == "dead_letter" else None
         return Outcome(action, call.seconds if action == "nack" else None, reason, raised, delivery.event)
+
+    def _call(self, run: Pipeline, delivery: Delivery) -> None:
+        try:
+            result = run(delivery)
+            if result is not None:
+                run_here(cast("Coroutine[Any, Any, object]", result))
+        except InsideLoopError:  # it never ran
+            delivery.give_back()
+            raise
 
     # What the store tells, with its lock held.
 

@@ -2,8 +2,9 @@
 
 from cloudevents_bridge._attributes import Value
 from cloudevents_bridge.delivery import RawMessage
+from cloudevents_bridge.router import Action, Middleware
 from cloudevents_bridge.subscriber import Decoder
 from cloudevents_bridge.topics import Change
 from cloudevents_bridge.topology import Topology
 
-__all__ = ["Change", "Decoder", "RawMessage", "Topology", "Value"]
+__all__ = ["Action", "Change", "Decoder", "Middleware", "RawMessage", "Topology", "Value"]

@@ -47,3 +47,8 @@ def test_growth_is_measured(tmp_path: Path) -> None:
         "1 processes",
         "2 processes",
     ]
+
+
+def test_a_router_costs_less_than_it_may(tmp_path: Path) -> None:
+    told = run(tmp_path, "router.py", "--rounds", 10, "--calls", 500)
+    assert len(re.findall(r"under 3", told)) == 8

@@ -19,6 +19,7 @@ NAMES = [
     "Broker",
     "Publisher",
     "Subscriber",
+    "Router",
     "Delivery",
     "Receipt",
     "CloudEvent",
@@ -68,6 +69,11 @@ SIGNATURES: dict[object, list[str]] = {
         "__iter__(self) -> Iterator[Delivery]",
         CLOSE,
     ],
+    ceb.Router: [
+        "on(self, type: str, /, *types: str) -> Callable[[F], F]",
+        "include(self, other: Router) -> None",
+        "handle(self, item: CloudEvent | Delivery) -> None",
+    ],
     ceb.Delivery: [
         "ack(self) -> None",
         "nack(self, *, delay: float | None = None) -> None",
@@ -101,6 +107,7 @@ PARAMETERS: dict[Any, str] = {
     ceb.CloudEvent: "type source data id time subject datacontenttype dataschema partitionkey extensions",
     ceb.Topic: "name subscriptions ordered native",
     ceb.Subscription: "name max_attempts lease redelivery filter native",
+    ceb.Router: "middleware unmatched",
     ceb.RetryPolicy: "attempts initial maximum factor",
     ceb.Retry: "delay reason",
     ceb.Reject: "reason",
@@ -109,6 +116,7 @@ DEFAULTS: dict[Any, dict[str, object]] = {
     ceb.Subscription: {"max_attempts": 5, "lease": 60.0, "filter": None},
     ceb.RetryPolicy: {"attempts": 5, "initial": 0.2, "maximum": 20.0, "factor": 2.0},
     ceb.Retry: {"delay": None, "reason": ""},
+    ceb.Router: {"middleware": (), "unmatched": "dead_letter"},
     ceb.Topic: {"ordered": False, "subscriptions": ()},
 }
 FIELDS: dict[Any, str] = {
@@ -154,7 +162,7 @@ def shown(function: Any, name: str) -> str:
 
 def test_all_is_what_was_promised() -> None:
     assert sorted(ceb.__all__) == sorted(NAMES)
-    assert len(ceb.__all__) == len(set(ceb.__all__)) == 22
+    assert len(ceb.__all__) == len(set(ceb.__all__)) == 23
     for name in ceb.__all__:
         assert getattr(ceb, name)
 
