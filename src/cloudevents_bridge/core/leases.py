@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from math import inf
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -19,17 +21,22 @@ class Held(Struct, eq=False):
         ends: when the lease ends, on the shell's clock.
         lease: seconds of the last grant; the lease is extended when half of them are left.
         until: when it shall be given back; None: kept until it is dropped.
+        last: the lease is not extended beyond this.
+        again: no extension is tried before this, because the last one failed.
     """
 
     item: Any
     ends: float
     lease: float
     until: float | None = None
+    last: float = inf
+    again: float = 0.0
 
     @property
     def due(self) -> float:
         """When something is to be done for it."""
-        extend = self.ends - self.lease / 2
+        lost = self.ends - margin(self.lease)
+        extend = lost if self.ends >= self.last else min(max(self.ends - self.lease / 2, self.again), lost)
         return extend if self.until is None else min(extend, self.until)
 
 
@@ -50,9 +57,16 @@ class Leases:
     def __len__(self) -> int:
         return len(self._held)
 
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self._held.values()))
+
     def keep(self, item: Any, ends: float, lease: float, until: float | None = None) -> None:
         """Keep the lease of an item, until `drop`, or until the time given."""
-        self._held[id(item)] = Held(item, ends, lease, until)
+        self.add(Held(item, ends, lease, until))
+
+    def add(self, held: Held) -> None:
+        """Keep a lease."""
+        self._held[id(held.item)] = held
 
     def drop(self, item: Any) -> None:
         """Stop keeping it; silent if it is not kept, and if it is kept until a time of its own."""
@@ -62,7 +76,7 @@ class Leases:
 
     def extended(self, held: Held, ends: float, lease: float) -> None:
         """The broker granted `lease` seconds more."""
-        held.ends, held.lease = ends, lease
+        held.ends, held.lease, held.again = ends, lease, 0.0
 
     def due(self, now: float) -> Due:
         """What to do now. What is to be given back or is lost is no longer kept."""
@@ -72,7 +86,7 @@ class Leases:
                 found.lost.append(held)
             elif held.until is not None and now >= held.until:
                 found.give_back.append(held)
-            elif now >= held.due:
+            elif held.ends < held.last and now >= held.due:
                 found.extend.append(held)
                 continue
             else:

@@ -1,0 +1,378 @@
+"""What becomes of the deliveries of one subscription: fetched, run, retried, settled, kept, given back. Sans-I/O.
+
+`wanted`, `next_run` and `next_settlement` say what to do now, and `due` which leases to extend; `received`, `done`,
+`retry`, `ran` and `settled` take what came of it; `receive_at`, `run_at`, `settle_at` and `lease_at` say when to look
+again. Three rules stand above all: what was received is settled once or comes again; within an ordering key one runs at
+a time and none overtakes; what is in memory is bounded.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from itertools import count
+from typing import Literal, cast
+
+from cloudevents_bridge.core.lanes import Entry, Lanes
+from cloudevents_bridge.core.leases import Leases, margin
+from cloudevents_bridge.core.prefetch import AHEAD, MAX_BYTES, Prefetch
+from cloudevents_bridge.core.settlements import Settlement, Settlements, Verb, Watermarks
+from cloudevents_bridge.driver import ReceiveTraits
+
+LINGER = 0.01
+"""Seconds that a settled delivery waits for company, while others run."""
+MAX_HELD = 1000
+"""Deliveries held for a later run, with those behind them, at most; beyond, they are given back."""
+
+
+class Inbox:
+    """The deliveries that one worker has of one subscription. Not thread-safe: the shell holds its lock.
+
+    Args:
+        traits: what the driver offers.
+        concurrency: runs at once.
+        batch: deliveries in one run, at most.
+        lease: seconds, as declared.
+        extends: whether leases can be extended.
+        max_lease: seconds from its receipt to which a delivery is kept, at most.
+        settlers: settlements that the shell can have under way at once.
+
+    Attributes:
+        running: runs under way.
+        stopping: nothing is fetched, started or held any more.
+    """
+
+    def __init__(
+        self,
+        traits: ReceiveTraits,
+        *,
+        concurrency: int = 1,
+        batch: int = 1,
+        lease: float = 60.0,
+        extends: bool = True,
+        max_lease: float = 3600.0,
+        settlers: int = 1,
+        max_bytes: int = MAX_BYTES,
+        max_held: int = MAX_HELD,
+    ) -> None:
+        self._concurrency = concurrency
+        self._batch = batch
+        self._extends = extends
+        self._max_lease = min(max_lease, traits.lease_total)
+        self._nack_delay = traits.nack_delay
+        self._max_bytes = max_bytes
+        self._max_held = max_held
+        self._unsettled_most = traits.settle_count * (settlers + 1)
+        self._prefetch = Prefetch(
+            concurrency * batch,
+            traits.batch_count,
+            traits.receives,
+            ahead=min(AHEAD, lease / 4),
+            max_bytes=max_bytes,
+        )
+        self._lanes = Lanes()
+        self._leases = Leases()
+        self._settlements = Settlements(traits.settle_count, LINGER)
+        self._marks = Watermarks() if traits.settle == "prefix" else None
+        self._retries: list[tuple[float, int, Entry]] = []
+        self._tie = count()
+        self._held = 0
+        self._held_size = 0
+        self._in_runs = 0
+        self._unsettled = 0
+        self._size = 0
+        self.running = 0
+        self.stopping = False
+
+    # -- fetching
+
+    def wanted(self, now: float) -> int:
+        """How many deliveries one more receive is to ask for now; 0: none is to begin."""
+        if self.stopping:
+            return 0
+        lanes = self._lanes
+        late = max(self._unsettled - self._unsettled_most, 0)
+        return self._prefetch.wanted(
+            now,
+            active=lanes.ready + lanes.blocked - lanes.parked + self._in_runs + late,
+            ready=lanes.ready,
+            free=(self._concurrency - self.running) * self._batch,
+            size=self._size,
+        )
+
+    def receiving(self, asked: int) -> None:
+        """A receive for `asked` deliveries begins."""
+        self._prefetch.begin(asked)
+
+    def received(self, asked: int, entries: Sequence[Entry], now: float) -> None:
+        """A receive for `asked` deliveries came back with these, in order."""
+        self._prefetch.received(asked, [entry.size for entry in entries])
+        for entry in entries:
+            entry.last = now + self._max_lease if self._extends else entry.ends
+            self._size += entry.size
+            self._leases.add(entry)
+            if self._marks is not None:
+                self._marks.add(entry)
+            if self.stopping:
+                self._settle(entry, "release", 0.0, now)
+                continue
+            self._lanes.add(entry)
+            if entry.key is not None and self._lanes.parked + self._held > self._max_held:
+                head = self._lanes.head(entry.key)
+                if head is not None and head.state == "held":
+                    self._give_back(head, self._nack_delay, now)
+
+    def receive_failed(self, asked: int, until: float) -> None:
+        """A receive failed; the next one begins at `until` at the earliest."""
+        self._prefetch.failed(asked, until)
+
+    # -- running
+
+    def next_run(self, now: float) -> list[Entry]:
+        """The deliveries of one more run, which begins now; none: nothing can start."""
+        if self.stopping or self.running >= self._concurrency:
+            return []
+        while self._retries and (self._retries[0][0] <= now or self._retries[0][2].state != "held"):
+            _, _, entry = heapq.heappop(self._retries)
+            if entry.state == "held":
+                self._unhold(entry)
+                self._lanes.resume(entry)
+        run = self._lanes.start(self._batch)
+        if run:
+            self.running += 1
+            self._in_runs += len(run)
+        return run
+
+    def done(self, entry: Entry, verb: Literal["ack", "dead"], now: float) -> None:
+        """Its run ended, and this is to become of it."""
+        self._prefetch.handled(now, well=verb == "ack")
+        if self._ended(entry):
+            self._settle(entry, verb, 0.0, now)
+
+    def settled_by_hand(self, entry: Entry, now: float) -> None:
+        """Its run ended, and the handler has settled it."""
+        self._prefetch.handled(now, well=True)
+        if self._ended(entry):
+            if self._marks is None:
+                self._forget(entry)
+            else:
+                self._settle(entry, "ack", 0.0, now)
+
+    def retry(self, entry: Entry, delay: float, now: float) -> None:
+        """Its run failed: it shall run again after `delay` seconds.
+
+        Where it has no ordering key and the broker has a delay that long, the broker does that. Else it is held here,
+        and its lane with it: `state` is "held" then. Where there is no room to hold it, or no time, it is given back
+        with the longest delay that the broker has, and those behind it at once.
+        """
+        self._prefetch.handled(now, well=False)
+        if entry.state != "running":
+            return
+        natively = entry.key is None and self._marks is None and delay <= self._nack_delay
+        if entry.lost or self.stopping or natively:
+            self._lanes.end(entry, "settling")
+            if entry.lost:
+                self._forget(entry)
+            elif self.stopping:
+                self._release([entry], now)
+            else:
+                self._settle(entry, "nack", delay, now)
+        elif self._may_hold(entry, now + delay):
+            self._lanes.hold(entry)
+            self._held += 1
+            self._held_size += entry.size
+            heapq.heappush(self._retries, (now + delay, next(self._tie), entry))
+        else:
+            self._give_back(entry, min(delay, self._nack_delay), now)
+
+    def ran(self, run: Sequence[Entry]) -> None:
+        """A run is over, after the outcome of each of its deliveries was given."""
+        self.running -= 1
+        self._in_runs -= len(run)
+
+    # -- settling
+
+    def next_settlement(self, now: float) -> Settlement | None:
+        """What to settle in one go, now. Nothing waits for company while nothing runs."""
+        return self._settlements.next(now, hurry=self._hurry)
+
+    def settled(self, settlement: Settlement, now: float, nack: Iterable[tuple[Entry, float]] = ()) -> None:
+        """A settlement is over. What failed comes again when its lease ends.
+
+        Args:
+            nack: what could not be dead-lettered, and is to be given back with a delay of so many seconds.
+        """
+        instead = {id(entry): delay for entry, delay in nack}
+        for entry in settlement.entries:
+            self._unsettled -= 1
+            if id(entry) in instead:
+                self._settle(entry, "nack", min(instead[id(entry)], self._nack_delay), now)
+            elif settlement.verb == "dead" and self._marks is not None and not entry.lost:
+                self._settle(entry, "ack", 0.0, now)  # the copy is made, and the ack takes its turn
+            else:
+                self._forget(entry)
+
+    # -- leases
+
+    def due(self, now: float) -> tuple[list[Entry], list[Entry]]:
+        """The leases to extend now, and those that ended: `lose` each of them."""
+        due = self._leases.due(now)
+        return cast("list[Entry]", due.extend), cast("list[Entry]", due.lost)
+
+    def keep(self, entry: Entry) -> None:
+        """It is not lost after all: whoever handles it has extended the lease."""
+        self._leases.add(entry)
+
+    def extended(self, entry: Entry, ends: float, lease: float) -> None:
+        """The broker granted `lease` seconds more."""
+        self._leases.extended(entry, ends, lease)
+
+    def not_extended(self, entry: Entry, now: float) -> None:
+        """The request failed, and another may succeed."""
+        entry.again = now + entry.lease / 10
+
+    def lose(self, entry: Entry, now: float) -> None:
+        """Its lease is lost: another consumer may have it. What waits behind it is given back, to come in order."""
+        self._leases.lose(entry)
+        entry.lost = True
+        self._drop(entry, now)
+
+    # -- the end
+
+    def stop(self, now: float) -> None:
+        """Fetch and start nothing more, and give back what does not run."""
+        self.stopping = True
+        for entry in self.entries():
+            if entry.state in ("waiting", "held"):
+                self._drop(entry, now)
+
+    def abandon(self, now: float) -> list[Entry]:
+        """Give back what still runs, and return it. Its outcome does not count any more."""
+        left = [entry for entry in self.entries() if entry.state == "running"]
+        for entry in left:
+            self._lanes.end(entry, "settling")
+        self._release(left, now)
+        for entry in left:
+            self._rewind(entry, now)
+        return left
+
+    @property
+    def startable(self) -> bool:
+        """Whether `next_run` has something now."""
+        return self._lanes.ready > 0 and self.running < self._concurrency and not self.stopping
+
+    @property
+    def unsettled(self) -> int:
+        """Deliveries that are being settled, or wait for it."""
+        return self._unsettled
+
+    @property
+    def in_memory(self) -> int:
+        """Deliveries received and not settled."""
+        lanes = self._lanes
+        return lanes.ready + lanes.blocked + self._held + self._in_runs + self._unsettled
+
+    @property
+    def receiving_now(self) -> bool:
+        """Whether a receive is under way."""
+        return self._prefetch.polls > 0
+
+    def receive_at(self) -> float | None:
+        """When to ask `wanted` although nothing happened."""
+        return None if self.stopping else self._prefetch.wake_at()
+
+    def run_at(self) -> float | None:
+        """When to ask `next_run` although nothing happened."""
+        return self._retries[0][0] if self._retries and not self.stopping else None
+
+    def settle_at(self) -> float | None:
+        """When to ask `next_settlement` although nothing happened."""
+        return self._settlements.wake_at(hurry=self._hurry)
+
+    def lease_at(self) -> float | None:
+        """When to ask `due`."""
+        return self._leases.wake_at()
+
+    # -- inside
+
+    @property
+    def _hurry(self) -> bool:
+        return self.stopping or not (self.running or self._lanes.ready)
+
+    def entries(self) -> list[Entry]:
+        """What is in memory, in the order it came."""
+        return cast("list[Entry]", list(self._leases))
+
+    def _ended(self, entry: Entry) -> bool:
+        """Its run ended. False: it was lost or given back meanwhile, and nothing more is to be done."""
+        if entry.state != "running":
+            return False
+        self._lanes.end(entry, "settling")
+        if entry.lost:
+            self._forget(entry)
+        return not entry.lost
+
+    def _may_hold(self, entry: Entry, until: float) -> bool:
+        room = self._lanes.parked + self._held + self._lanes.behind(entry) < self._max_held
+        kept = (entry.last if self._extends else entry.ends) - margin(entry.lease)
+        return room and until < kept and 2 * (self._held_size + entry.size) <= self._max_bytes
+
+    def _settle(self, entry: Entry, verb: Verb, seconds: float, now: float) -> None:
+        entry.state = "settling"
+        self._unsettled += 1
+        if verb == "ack" and self._marks is not None:
+            covered = self._marks.done(entry)
+            if covered:
+                self._settlements.add(covered, covered[-1], verb, seconds, now)
+        else:
+            self._settlements.add([entry], entry, verb, seconds, now)
+
+    def _give_back(self, entry: Entry, delay: float, now: float) -> None:
+        """Give back what ran, or is held, with a delay, and what waits behind it at once."""
+        if entry.state == "held":
+            self._unhold(entry)
+        behind = [each for each in self._lanes.drop(entry) if each is not entry]
+        if entry.state == "running":
+            self._lanes.end(entry, "settling")
+        self._settle(entry, "nack", delay, now)
+        self._release(behind, now)
+        self._rewind(entry, now)
+
+    def _drop(self, entry: Entry, now: float) -> None:
+        """Its lease is lost, or it shall not run: take it and what is behind it out of its lane, and give that back."""
+        if entry.state == "held":
+            self._unhold(entry)
+        if entry.state in ("waiting", "held", "running"):
+            self._release(self._lanes.drop(entry), now)
+        self._rewind(entry, now)
+
+    def _release(self, entries: list[Entry], now: float) -> None:
+        for entry in entries:
+            if entry.lost:
+                self._forget(entry)
+            else:
+                self._settle(entry, "release", 0.0, now)
+
+    def _rewind(self, entry: Entry, now: float) -> None:
+        """Where an ack covers a prefix: what comes again takes all that follows it in its stream along."""
+        if self._marks is None:
+            return
+        for each, was_done in self._marks.rewind(entry):
+            if was_done:  # and not to be acked before the others
+                self._unsettled -= 1
+                self._forget(each)
+            elif each.state in ("waiting", "held"):
+                if each.state == "held":
+                    self._unhold(each)
+                self._release(self._lanes.drop(each), now)
+            else:
+                each.lost = True
+
+    def _unhold(self, entry: Entry) -> None:
+        self._held -= 1
+        self._held_size -= entry.size
+
+    def _forget(self, entry: Entry) -> None:
+        entry.state = "gone"
+        self._leases.lose(entry)
+        self._size -= entry.size

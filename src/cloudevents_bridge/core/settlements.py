@@ -1,0 +1,114 @@
+"""Which deliveries are settled in one request, and when. Sans-I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal, TypeAlias
+
+from msgspec import Struct, field
+
+from cloudevents_bridge.core.lanes import Entry
+
+Verb: TypeAlias = Literal["ack", "nack", "release", "dead"]
+
+
+class Settlement(Struct, eq=False):
+    """What is settled in one go.
+
+    Attributes:
+        verb: "dead" is for the shell to do one by one: each has a reason of its own.
+        seconds: the delay of a nack.
+        since: when the first of them came.
+        entries: what it settles.
+        marks: what is named to the broker: all of them, or the last of each run that an ack covers.
+    """
+
+    verb: Verb
+    seconds: float
+    since: float
+    entries: list[Entry] = field(default_factory=list)
+    marks: list[Entry] = field(default_factory=list)
+
+
+class Settlements:
+    """Deliveries whose runs ended, waiting for company.
+
+    Args:
+        most: deliveries in one request, at most.
+        linger: seconds that one waits for company.
+    """
+
+    def __init__(self, most: int, linger: float) -> None:
+        self._most = most
+        self._linger = linger
+        self._open: dict[tuple[Verb, float], Settlement] = {}
+        self._full: deque[Settlement] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._open or self._full)
+
+    def add(self, entries: list[Entry], mark: Entry, verb: Verb, seconds: float, now: float) -> None:
+        """Settle these, by naming one of them."""
+        group = self._open.get((verb, seconds))
+        if group is None:
+            group = self._open[verb, seconds] = Settlement(verb, seconds, now)
+        group.entries += entries
+        group.marks.append(mark)
+        if len(group.marks) >= self._most:
+            self._full.append(self._open.pop((verb, seconds)))
+
+    def next(self, now: float, *, hurry: bool = False) -> Settlement | None:
+        """What to settle now: what is full, what has waited, and with `hurry` whatever there is."""
+        if self._full:
+            return self._full.popleft()
+        for at, oldest in self._open.items():
+            return self._open.pop(at) if hurry or now >= oldest.since + self._linger else None
+        return None
+
+    def wake_at(self, *, hurry: bool = False) -> float | None:
+        """When `next` has something; None: there is nothing."""
+        if self._full:
+            return self._full[0].since
+        for oldest in self._open.values():
+            return oldest.since if hurry else oldest.since + self._linger
+        return None
+
+
+class Watermarks:
+    """Where an ack covers all before it in its stream: how far each stream is done."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str | None, deque[Entry]] = {}
+        self._done: set[int] = set()
+
+    def add(self, entry: Entry) -> None:
+        """It was received, after all of its stream before it."""
+        self._streams.setdefault(entry.stream, deque()).append(entry)
+
+    def done(self, entry: Entry) -> list[Entry]:
+        """It is done. Returns what can be acked now, in order: an ack of the last one covers them."""
+        queue = self._streams.get(entry.stream) or deque[Entry]()
+        self._done.add(id(entry))
+        covered: list[Entry] = []
+        while queue and id(queue[0]) in self._done:
+            covered.append(queue.popleft())
+            self._done.discard(id(covered[-1]))
+        return covered
+
+    def rewind(self, entry: Entry) -> list[tuple[Entry, bool]]:
+        """It is not done here, so neither is what follows it in its stream.
+
+        Returns:
+            Those that follow it, in order, each with whether it was done.
+        """
+        queue = self._streams.get(entry.stream)
+        if queue is None or entry not in queue:
+            return []
+        after: list[tuple[Entry, bool]] = []
+        while queue[-1] is not entry:
+            each = queue.pop()
+            after.append((each, id(each) in self._done))
+            self._done.discard(id(each))
+        queue.pop()
+        self._done.discard(id(entry))
+        return after[::-1]
