@@ -68,6 +68,14 @@ class RawMessage(NamedTuple):
     native: Any
 
 
+class Verdict(NamedTuple):
+    """What becomes of a delivery whose run failed: a nack with a delay, or a dead letter with a reason."""
+
+    verb: Literal["nack", "dead"]
+    delay: float = 0.0
+    reason: str = ""
+
+
 class Delivery:
     """One attempt to hand one event to one consumer. As a context manager it gives the event, acks when the block
     ends well and gives the delivery back, with back-off, when it raises.
@@ -78,7 +86,7 @@ class Delivery:
         native: the SDK's own object.
     """
 
-    __slots__ = ("__weakref__", "_ends", "_inbound", "_inlet", "_lease", "_word", "attempt", "event")
+    __slots__ = ("__weakref__", "_again", "_ends", "_inbound", "_inlet", "_lease", "_word", "attempt", "event")
 
     def __init__(self, inlet: Inlet, inbound: Inbound, event: CloudEvent, received: float) -> None:
         self.event = event
@@ -88,6 +96,7 @@ class Delivery:
         self._lease = inbound.lease
         self._ends = received + inbound.lease
         self._word: Word | None = None
+        self._again: float | None = None  # seconds until the worker runs it again, when it was given back by hand
 
     @property
     def topic(self) -> str:
@@ -197,21 +206,34 @@ class Delivery:
     def _fail(self, delay: float | None, error: BaseException | None) -> None:
         if self._word is None:
             self._inlet.check()
+        verdict = self._judge(delay)
+        if verdict.verb == "dead":
+            self._bury(verdict.reason, error)
+        elif self._claim("given back"):
+            try:
+                self._inlet.nack(self, verdict.delay)
+            except BaseException:
+                self._unclaim()
+                raise
+
+    def _judge(self, delay: float | None) -> Verdict:
+        """What becomes of it after a failed run, for which `delay` seconds were asked, or None."""
         policy = self._inlet.declared
-        if self.attempt >= policy.max_attempts:
+        if self.attempt >= policy.max_attempts and not self._inlet.of_dead_letters:
             runs = "run" if self.attempt == 1 else "runs"
-            self._bury(f"{self.attempt} {runs} failed, and max_attempts is {policy.max_attempts}", error)
-            return
+            reason = f"{self.attempt} {runs} failed, and max_attempts is {policy.max_attempts}"
+            return Verdict("dead", reason=reason)
         if delay is None:
             delay = self._inlet.redelivery.jitter(self.attempt)
         elif not 0 <= delay < math.inf:
             raise InvalidArgumentError(f"nack with delay {delay!r}: it must be 0 or more seconds")
-        if self._claim("given back"):
-            try:
-                self._inlet.nack(self, delay)
-            except BaseException:
-                self._unclaim()
-                raise
+        return Verdict("nack", delay)
+
+    def _renewed(self) -> Delivery:
+        """The same, for one more run here: the broker has not delivered it again."""
+        again = Delivery(self._inlet, self._inbound, self.event, 0.0)
+        again.attempt, again._lease, again._ends = self.attempt + 1, self._lease, self._ends
+        return again
 
     def _bury(self, reason: str, error: BaseException | None) -> None:
         if self._claim("dead-lettered"):
@@ -222,6 +244,9 @@ class Delivery:
                 raise
 
     def _settle(self, verb: Literal["ack", "release"]) -> None:
+        if self._inlet.deferred:
+            self._again = 0.0 if verb == "release" else None
+            return
         try:
             error = self._inlet.settle(verb, [self])[0]
         except BaseException:
@@ -282,6 +307,7 @@ class _Elsewhere:
 
     def __init__(self, of: driver.Subscription, broker: str) -> None:
         self.of = of
+        self.of_dead_letters = False
         self._broker = broker
 
     def check(self) -> None:

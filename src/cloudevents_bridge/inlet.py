@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from cloudevents_bridge import clock, driver
 from cloudevents_bridge.core.retry import Backoff
@@ -19,35 +19,58 @@ from cloudevents_bridge.session import Session
 from cloudevents_bridge.settling import settle
 from cloudevents_bridge.topics import Subscription
 
-if TYPE_CHECKING:
-    from cloudevents_bridge.keeper import Keeper
-
 Decoder: TypeAlias = Callable[[RawMessage], CloudEvent | None]
 CRASHES = 3
 """A delivery that ended its consumers is dead-lettered after so many times `max_attempts`."""
 
 
+class Holder(Protocol):
+    """Who holds a delivery that is to be delivered again later."""
+
+    def hold(self, delivery: Delivery, delay: float) -> bool:
+        """Hold it for so many seconds. False: the broker is to do that."""
+
+
+Poison: TypeAlias = tuple[Inbound, str, BaseException | None]
+"""What cannot be handed out, with the reason."""
+
+
 class Inlet:
     """One subscriber driver with what is needed to use it, in one process.
+
+    Args:
+        of_dead_letters: it consumes the dead letters of the subscription. They are not dead-lettered again.
 
     Attributes:
         guard: taken for an instant by each delivery that is settled.
         redelivery: the delays after failed runs.
+        holder: who holds what is given back with a delay.
+        lost: told of deliveries whose stream the broker took away.
+        deferred: deliveries that are settled by hand are only marked; who runs them settles them in order.
     """
 
     def __init__(
-        self, session: Session, of: driver.Subscription, declared: Subscription, foreign: Sequence[Decoder]
+        self,
+        session: Session,
+        of: driver.Subscription,
+        declared: Subscription,
+        foreign: Sequence[Decoder],
+        *,
+        of_dead_letters: bool = False,
     ) -> None:
         self.session = session
         self.of = of
         self.declared = declared
         self.redelivery = Backoff(declared.redelivery)
         self.guard = threading.Lock()
-        self.driver = session.connection.open_subscriber(of)
+        self.of_dead_letters = of_dead_letters
+        self.driver = session.connection.open_subscriber(driver.DeadLetters(of) if of_dead_letters else of)
         self.traits = self.driver.traits
-        self.keeper: Keeper | None = None
+        self.holder: Holder | None = None
+        self.lost: Callable[[Sequence[Delivery]], None] | None = None
+        self.deferred = False
         self._foreign = foreign
-        self._poison: list[tuple[Inbound, str, BaseException | None]] = []
+        self._poison: list[Poison] = []
         self._out: dict[Delivery, None] = {}  # in the order they came
         self._stopping = threading.Event()
         self._prune_at = 1000
@@ -63,31 +86,36 @@ class Inlet:
         self.session.ensure(self.of)
         timeout = max(wait, self.session.config.timeout)
         received = self.session.call(
-            f"receive from {place_name(self.of)}",
+            self._receiving,
             lambda _: Received() if self._stopping.is_set() else self.driver.receive(most, wait),
             timeout=timeout,
             sleep=self._stopping.wait,
         )
-        arrived = clock.now()
-        if received.lost:
-            self._lose(received.lost)
-        deliveries = [d for inbound in received.messages if (d := self._take(inbound, arrived)) is not None]
-        with self.guard:
-            self._out.update(dict.fromkeys(deliveries))
-            if len(self._out) > self._prune_at:
-                self._out = {d: None for d in self._out if not d.lease_lost}
-                self._prune_at = 1000 + 2 * len(self._out)
+        deliveries = self._arrived(received)
         if not deliveries:
             self.bury_poison()
         return deliveries
+
+    def receive_once(self, most: int, wait: float) -> tuple[list[Delivery], list[Poison]]:
+        """One native receive. What cannot be handed out is the caller's to `give_up`.
+
+        Raises:
+            BridgeError: what the receive failed with.
+        """
+        self.session.ensure(self.of)
+        with wrapped(self.session.connection, self._receiving, self.session.broker):
+            received = Received() if self._stopping.is_set() else self.driver.receive(most, wait)
+        deliveries = self._arrived(received)
+        poison, self._poison = self._poison, []
+        return deliveries, poison
 
     def bury_poison(self) -> None:
         """Dead-letter what the last receive brought that cannot be handed out. The good ones go out first: with a
         dead-letter place that does not answer, each of these takes as long as the retries do.
         """
         poison, self._poison = self._poison, []
-        for inbound, reason, error in poison:
-            self._give_up(inbound, reason, error)
+        for each in poison:
+            self.give_up(each)
 
     def check(self) -> None:
         """Raise `ClosedError` if deliveries can no longer be settled here."""
@@ -98,11 +126,15 @@ class Inlet:
             raise ClosedError(f"{whose} was closed before this delivery was settled: the event is delivered again")
 
     def settle(
-        self, verb: Verb, deliveries: Sequence[Delivery], *, seconds: float = 0.0, reason: str = ""
+        self, verb: Verb, deliveries: Sequence[Delivery], *, seconds: float = 0.0, timeout: float | None = None
     ) -> list[BridgeError | None]:
-        """Settle, or extend, in native batches with retries. Returns the error of each, or None."""
+        """Settle, or extend, in native batches with retries. Returns the error of each, or None.
+
+        Args:
+            timeout: seconds for all of it; None: as the session says.
+        """
         asked = clock.now()
-        outcomes = self._settle(verb, [delivery._inbound for delivery in deliveries], seconds, reason)
+        outcomes = self._settle(verb, [delivery._inbound for delivery in deliveries], seconds, timeout=timeout)
         errors: list[BridgeError | None] = []
         for delivery, outcome in zip(deliveries, outcomes, strict=True):
             if isinstance(outcome, Fault):
@@ -118,11 +150,10 @@ class Inlet:
         return errors
 
     def nack(self, delivery: Delivery, delay: float) -> None:
-        """Give a delivery back for a time. Where the broker has no delay that long, the lease is kept until then."""
-        longest = self.traits.nack_delay
-        if delay > longest and self.keeper is not None and self.keeper.hold(delivery, delay):
+        """Give a delivery back for a time. Where the broker has no delay that long, it is held here."""
+        if self.holder is not None and self.holder.hold(delivery, delay):
             return
-        error = self.settle("nack", [delivery], seconds=min(delay, longest))[0]
+        error = self.settle("nack", [delivery], seconds=min(delay, self.traits.nack_delay))[0]
         if error:
             raise error
 
@@ -148,11 +179,11 @@ class Inlet:
         self._stopping.set()
         self.driver.stop()
 
-    def close(self) -> None:
-        """Give back what is not settled, and end."""
+    def close(self, *, timeout: float | None = None) -> None:
+        """Give back what is not settled, within `timeout` seconds, and end."""
         waiting = [delivery for delivery in self.outstanding() if not delivery.lease_lost]
         if waiting:
-            self.settle("release", waiting)
+            self.settle("release", waiting, timeout=timeout)
         self._closed = True
         self.driver.close()
         if self._dead_letters is not None:
@@ -160,17 +191,47 @@ class Inlet:
 
     # -- taking
 
+    @property
+    def _receiving(self) -> str:
+        return f"receive from {place_name(self.place)}"
+
+    @property
+    def place(self) -> driver.Subscription | driver.DeadLetters:
+        """What is consumed."""
+        return driver.DeadLetters(self.of) if self.of_dead_letters else self.of
+
+    def _arrived(self, received: Received) -> list[Delivery]:
+        arrived = clock.now()
+        if received.lost:
+            self._lose(received.lost)
+        deliveries = [d for inbound in received.messages if (d := self._take(inbound, arrived)) is not None]
+        with self.guard:
+            self._out.update(dict.fromkeys(deliveries))
+            if len(self._out) > self._prune_at:
+                self._out = {d: None for d in self._out if not d.lease_lost}
+                self._prune_at = 1000 + 2 * len(self._out)
+        return deliveries
+
+    def renew(self, delivery: Delivery) -> Delivery:
+        """The delivery of one more run here."""
+        again = delivery._renewed()
+        with self.guard:
+            self._out.pop(delivery, None)
+            self._out[again] = None
+        return again
+
     def _take(self, inbound: Inbound, arrived: float) -> Delivery | None:
         """The delivery of a native message; None if it is not for the caller."""
-        target = inbound.attributes.get(TARGET)
-        if target is not None and target != self.of.name:
-            self._settle("ack", [inbound])
-            return None
-        attempt = inbound.attempt or 1
-        if attempt > CRASHES * self.declared.max_attempts:
-            reason = f"the consumer ended without settling it {attempt - 1} times"
-            self._poison.append((inbound, reason, None))
-            return None
+        if not self.of_dead_letters:
+            target = inbound.attributes.get(TARGET)
+            if target is not None and target != self.of.name:
+                self._settle("ack", [inbound])
+                return None
+            attempt = inbound.attempt or 1
+            if attempt > CRASHES * self.declared.max_attempts:
+                reason = f"the consumer ended without settling it {attempt - 1} times"
+                self._poison.append((inbound, reason, None))
+                return None
         try:
             event = self._decode(inbound)
         except Exception as error:  # noqa: BLE001 - a foreign decoder may raise anything
@@ -191,34 +252,45 @@ class Inlet:
                     raise DecodeError(f"a foreign decoder gave a {type(event).__name__}, not a CloudEvent") from None
             raise
 
-    def _give_up(self, inbound: Inbound, reason: str, error: BaseException | None) -> None:
+    def give_up(self, poison: Poison) -> bool:
+        """Dead-letter what cannot be handed out. False: it comes again when its lease ends, as a letter always does."""
+        inbound, reason, error = poison
+        if self.of_dead_letters:
+            log.warning("a letter of %s cannot be handled, and stays there: %s", place_name(self.place), reason)
+            return False
         outcome = self._bury(inbound, reason, error)
         if isinstance(outcome, Fault):
             failure = to_error(outcome, f"dead-letter from {place_name(self.of)}", self.session.broker)
             log.error("a delivery that is to be dead-lettered (%s) comes back: %s", reason, failure)
-        else:
-            log.warning(
-                "a delivery of %s on %s was dead-lettered: %s", place_name(self.of), self.session.broker, reason
-            )
+            return False
+        log.warning("a delivery of %s on %s was dead-lettered: %s", place_name(self.of), self.session.broker, reason)
+        return True
 
     def _lose(self, streams: Iterable[str]) -> None:
-        lost = set(streams)
-        for delivery in self.outstanding():
-            if delivery._inbound.stream in lost:
-                delivery._lose()
+        gone = set(streams)
+        deliveries = [delivery for delivery in self.outstanding() if delivery._inbound.stream in gone]
+        for delivery in deliveries:
+            delivery._lose()
+        if self.lost is not None:
+            self.lost(deliveries)
 
     # -- settling
 
     def _settle(
-        self, verb: Verb, messages: Sequence[Inbound], seconds: float = 0.0, reason: str = ""
+        self,
+        verb: Verb,
+        messages: Sequence[Inbound],
+        seconds: float = 0.0,
+        reason: str = "",
+        timeout: float | None = None,
     ) -> list[Done | Fault]:
-        return settle(self.session, self.driver, verb, messages, seconds=seconds, reason=reason)
+        return settle(self.session, self.driver, verb, messages, seconds=seconds, reason=reason, timeout=timeout)
 
     def _error(self, verb: Verb, delivery: Delivery, fault: Fault) -> BridgeError:
         if fault.code == ErrorCode.LEASE_LOST:
             delivery._lose()
         subject = f"event {delivery.event.id} ({delivery.event.type})"
-        return to_error(fault, f"{verb} on {place_name(self.of)}", self.session.broker, subject=subject)
+        return to_error(fault, f"{verb} on {place_name(self.place)}", self.session.broker, subject=subject)
 
     def _bury(self, inbound: Inbound, reason: str, error: BaseException | None) -> Done | Fault:
         if self.traits.dead:
@@ -228,7 +300,7 @@ class Inlet:
                 self._copy(inbound, reason, error)
         except BridgeError as failure:
             return fault_of(self.session.connection, failure)
-        return self._settle("ack", [inbound])[0]
+        return Done() if self.deferred else self._settle("ack", [inbound])[0]
 
     def _copy(self, inbound: Inbound, reason: str, error: BaseException | None) -> None:
         """Publish a copy to the dead-letter place. One that leaves no room for a reason is kept without."""

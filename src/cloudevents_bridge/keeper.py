@@ -38,8 +38,10 @@ class Keeper:
 
     def hold(self, delivery: Delivery, delay: float) -> bool:
         """Keep the lease for `delay` seconds, or as long as the broker lets a delivery be kept, then give the delivery
-        back as failed. False: there is no room, or no time.
+        back as failed. False: the broker has a delay that long, or there is no room, or no time.
         """
+        if delay <= self._inlet.traits.nack_delay:
+            return False
         now = clock.now()
         until = now + delay
         if self._extends:

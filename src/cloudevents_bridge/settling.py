@@ -23,8 +23,13 @@ def settle(
     *,
     seconds: float = 0.0,
     reason: str = "",
+    timeout: float | None = None,
 ) -> list[Done | Fault]:
-    """Apply one verb to messages; `seconds` is its delay or lease. Only what failed and may succeed is tried again."""
+    """Apply one verb to messages; `seconds` is its delay or lease. Only what failed and may succeed is tried again.
+
+    Args:
+        timeout: seconds for all of it; None: as the session says.
+    """
     outcomes: dict[int, Done | Fault] = {}
     todo = list(enumerate(messages))
     most = driver.traits.settle_count
@@ -48,7 +53,8 @@ def settle(
     # What still fails in the end has its own outcome.
     with suppress(BridgeError):
         config = session.config
-        config.backoff.call(attempt, timeout=config.timeout, clock=clock.now, sleep=time.sleep)
+        limit = config.timeout if timeout is None else timeout
+        config.backoff.call(attempt, timeout=limit, clock=clock.now, sleep=time.sleep)
     return [outcomes[place] for place in range(len(messages))]
 
 

@@ -168,7 +168,7 @@ class _Fetcher:
 
     def __init__(self, inlet: Inlet) -> None:
         self.inlet = inlet
-        self.keeper = inlet.keeper = Keeper(inlet)
+        self.keeper = inlet.holder = Keeper(inlet)
         self._lock = threading.RLock()  # entered itself: Ctrl-C on the way into a Condition leaves it locked
         self._changed = threading.Condition(self._lock)
         self._ready: deque[Delivery] = deque()

@@ -30,6 +30,7 @@ from cloudevents_bridge import (
 )
 from cloudevents_bridge.driver import DEAD_LETTER, Capability, Done, Fault
 from cloudevents_bridge.errors import BridgeError, ErrorCode, InvalidArgumentError, PermissionDeniedError
+from cloudevents_bridge.keeper import Keeper
 from cloudevents_bridge.obituary import read
 
 AT_ONCE = [Topic("orders", subscriptions=[Subscription("billing", redelivery=RetryPolicy(initial=0.0))])]
@@ -304,8 +305,9 @@ def test_a_hold_without_extension_lasts_as_long_as_it_can(opened: Any, scripted:
 
 def test_a_nack_beside_close_is_never_silent(subscriber: Subscriber, scripted: Scripted) -> None:
     delivery = received(subscriber, scripted)
-    assert delivery._inlet.keeper
-    delivery._inlet.keeper.close()
+    holder = delivery._inlet.holder
+    assert isinstance(holder, Keeper)
+    holder.close()
     delivery.nack(delay=30.0)
     assert scripted.verbs() == ["nack"]
 
