@@ -19,12 +19,14 @@ from cloudevents_bridge.publisher import Publisher
 from cloudevents_bridge.router import Router
 from cloudevents_bridge.subscriber import Subscriber
 from cloudevents_bridge.topics import RetryPolicy, Subscription, Topic
+from cloudevents_bridge.worker import Worker
 
 __all__ = [
     "connect",
     "Broker",
     "Publisher",
     "Subscriber",
+    "Worker",
     "Router",
     "Delivery",
     "Receipt",

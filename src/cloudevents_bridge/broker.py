@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cloudevents_bridge import clock, driver
 from cloudevents_bridge.adapters import check_options, load_adapter
@@ -23,10 +23,14 @@ from cloudevents_bridge.session import DEFAULT_TIMEOUT, Closing, Declared, Opene
 from cloudevents_bridge.subscriber import Decoder, Subscriber
 from cloudevents_bridge.topics import RetryPolicy, Subscription, Topic, check_name
 from cloudevents_bridge.topology import Topology
+from cloudevents_bridge.worker import Worker
 
 if TYPE_CHECKING:
+    import asyncio
+
     from cloudevents_bridge.config import Settings
 
+C = TypeVar("C", Subscriber, Worker)
 TAIL_EXPIRES = 3600.0
 """Seconds unused after which a broker removes the subscription of a tail that was killed."""
 
@@ -115,7 +119,7 @@ class Broker(Closing):
         self.capabilities = self._opener.get().connection.capabilities
         self.topology = Topology(self._opener)
         self._lines: dict[str, Line] = {}
-        self._subscribers: list[Subscriber] = []
+        self._consuming: list[Subscriber | Worker] = []
         self._dead_letters: dict[tuple[str, str], DeadLetters] = {}
         try:
             for capability in (*settings.requires, *requires):
@@ -174,6 +178,23 @@ class Broker(Closing):
         place = self._declared.subscription(topic, subscription)
         return self._own(Subscriber(self._opener, place, self._declared.policy(topic, subscription), foreign))
 
+    def worker(self, *, grace: float = 25.0) -> Worker:
+        """A worker, which calls handlers and settles for them; closed with the broker.
+
+        Args:
+            grace: seconds that handlers have to end when it is stopped.
+        """
+        return self._worker(grace)
+
+    def _worker(self, grace: float, loop: asyncio.AbstractEventLoop | None = None) -> Worker:
+        self._opener.get()
+
+        def place(topic: str, subscription: str) -> tuple[driver.Subscription, Subscription]:
+            declared = self._declared
+            return declared.subscription(topic, subscription), declared.policy(topic, subscription)
+
+        return self._own(Worker(self._opener, place, grace=grace, loop=loop))
+
     def dead_letters(self, topic: str, subscription: str) -> DeadLetters:
         """The dead letters of a subscription."""
         letters = self._dead_letters.get((topic, subscription))
@@ -192,7 +213,8 @@ class Broker(Closing):
         session.call("ping", lambda left: session.connection.ping(timeout=left), timeout=timeout)
 
     def close(self, *, timeout: float = 30.0) -> None:
-        """Flush and close every publisher, close every subscriber, then the connection. Closing twice is harmless.
+        """Flush and close every publisher, close every worker and subscriber, then the connection. Closing twice is
+        harmless.
 
         Raises:
             PublishError: if submitted events were not accepted; `.failed` holds those of all publishers.
@@ -206,8 +228,8 @@ class Broker(Closing):
         # One that cannot be closed does not keep the others from it.
         with wrapped(session.connection, "close", self.url), ExitStack() as stack:
             stack.callback(self._opener.close)
-            for subscriber in self._subscribers:
-                stack.callback(_close, subscriber, deadline)
+            for each in self._consuming:
+                stack.callback(_close, each, deadline)
             for line in list(self._lines.values()):
                 try:
                     line.close(max(deadline - clock.now(), 0.0))
@@ -219,11 +241,11 @@ class Broker(Closing):
     def __repr__(self) -> str:
         return f"<Broker {self.url}>"
 
-    def _own(self, subscriber: Subscriber) -> Subscriber:
+    def _own(self, consuming: C) -> C:
         with self._opener.lock:
-            self._subscribers = [each for each in self._subscribers if not each.closed]
-            self._subscribers.append(subscriber)
-        return subscriber
+            self._consuming = [each for each in self._consuming if not each.closed]
+            self._consuming.append(consuming)
+        return consuming
 
     def _require(self, capability: Capability | str) -> None:
         try:
@@ -259,5 +281,5 @@ class Broker(Closing):
             session.call("end the tail", lambda _: session.connection.topology.delete(of))
 
 
-def _close(subscriber: Subscriber, deadline: float) -> None:
-    subscriber.close(timeout=max(deadline - clock.now(), 0.0))
+def _close(consuming: Subscriber | Worker, deadline: float) -> None:
+    consuming.close(timeout=max(deadline - clock.now(), 0.0))

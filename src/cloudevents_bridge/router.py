@@ -143,6 +143,11 @@ class Router:
         if result is not None:
             run_here(cast("Coroutine[Any, Any, object]", result))
 
+    def _only_starts(self) -> bool:
+        """Whether calling a handler never takes a thread: all are `async def`, without middleware around them."""
+        routes = self._table.routes.values()
+        return all(inspect.iscoroutinefunction(each.handle) and not each.middleware for each in routes)
+
     def __repr__(self) -> str:
         return f"<Router of {', '.join(sorted(self._table.routes)) or 'nothing yet'}>"
 

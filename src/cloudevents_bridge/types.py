@@ -6,5 +6,6 @@ from cloudevents_bridge.router import Action, Middleware
 from cloudevents_bridge.subscriber import Decoder
 from cloudevents_bridge.topics import Change
 from cloudevents_bridge.topology import Topology
+from cloudevents_bridge.worker import Stats
 
-__all__ = ["Action", "Change", "Decoder", "Middleware", "RawMessage", "Topology", "Value"]
+__all__ = ["Action", "Change", "Decoder", "Middleware", "RawMessage", "Stats", "Topology", "Value"]

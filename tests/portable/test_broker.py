@@ -343,4 +343,4 @@ def test_many_publishers_and_subscribers_leave_nothing_behind(opened: Any, scrip
             publisher.submit(event(str(n)))
         broker.subscriber("orders", "billing").close()
     assert len(scripted.opened) < 60
-    assert len(broker._subscribers) <= 1
+    assert len(broker._consuming) <= 1

@@ -19,6 +19,7 @@ NAMES = [
     "Broker",
     "Publisher",
     "Subscriber",
+    "Worker",
     "Router",
     "Delivery",
     "Receipt",
@@ -45,6 +46,11 @@ PUBLISH = "event: CloudEvent, *, delay: float = 0.0, timeout: float | None = Non
 PUBLISH_MANY = "events: Iterable[CloudEvent], *, delay: float = 0.0, timeout: float | None = None) -> list[Receipt]"
 ON_FULL = "on_full: Literal['block', 'raise'] = 'block') -> Publisher"
 SINCE = "since: datetime | None = None, limit: int | None = None) -> Iterator[DeadLetter]"
+HANDLER = "handler: Router | Callable[..., object]"
+ADD = (
+    "concurrency: int = 1, batch: int | None = None, foreign: Sequence[Decoder] = (), max_lease: float = 3600.0, "
+    "dead_letters: bool = False) -> Self"
+)
 LETTERS = "letters: Iterable[DeadLetter | str]"
 SIGNATURES: dict[object, list[str]] = {
     ceb.Broker: [
@@ -52,6 +58,7 @@ SIGNATURES: dict[object, list[str]] = {
         f"publish_many(self, topic: str, {PUBLISH_MANY}",
         f"publisher(self, topic: str, *, linger: float = 0.01, max_buffered: int = 10000, {ON_FULL}",
         "subscriber(self, topic: str, subscription: str, *, foreign: Sequence[Decoder] = ()) -> Subscriber",
+        "worker(self, *, grace: float = 25.0) -> Worker",
         "dead_letters(self, topic: str, subscription: str) -> DeadLetters",
         "ping(self, *, timeout: float = 5.0) -> None",
         CLOSE,
@@ -67,6 +74,13 @@ SIGNATURES: dict[object, list[str]] = {
         "receive(self, max_events: int = 10, *, wait: float = 20.0) -> list[Delivery]",
         "ack_many(self, deliveries: Iterable[Delivery]) -> None",
         "__iter__(self) -> Iterator[Delivery]",
+        CLOSE,
+    ],
+    ceb.Worker: [
+        f"add(self, topic: str, subscription: str, {HANDLER}, *, {ADD}",
+        "run(self, *, until_idle: float | None = None, signals: bool = True) -> Stats",
+        "start(self) -> None",
+        "stop(self, *, grace: float | None = None) -> None",
         CLOSE,
     ],
     ceb.Router: [
@@ -124,10 +138,11 @@ FIELDS: dict[Any, str] = {
     ceb.RawMessage: "body attributes native",
     ceb.DeadLetter: "id event raw reason error attempts topic subscription died",
     types.Change: "action kind name detail",
+    types.Stats: "handled failed dead_lettered in_flight stalled connected last_event",
 }
-BEYOND = {ceb.Delivery: {"give_back"}, ceb.Publisher: {"closed"}, ceb.Subscriber: {"closed"}}
+BEYOND = {ceb.Delivery: {"give_back"}, ceb.Publisher: {"closed"}, ceb.Subscriber: {"closed"}, ceb.Worker: {"closed"}}
 """What is public and not in the plan of the API."""
-PUBLIC = [getattr(ceb, name) for name in NAMES] + [getattr(types, name) for name in ("Change", "Topology")]
+PUBLIC = [getattr(ceb, name) for name in NAMES] + [getattr(types, name) for name in ("Change", "Stats", "Topology")]
 
 
 def public_callables() -> list[tuple[str, Any]]:
@@ -162,7 +177,7 @@ def shown(function: Any, name: str) -> str:
 
 def test_all_is_what_was_promised() -> None:
     assert sorted(ceb.__all__) == sorted(NAMES)
-    assert len(ceb.__all__) == len(set(ceb.__all__)) == 23
+    assert len(ceb.__all__) == len(set(ceb.__all__)) == 24
     for name in ceb.__all__:
         assert getattr(ceb, name)
 

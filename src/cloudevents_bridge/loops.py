@@ -1,0 +1,113 @@
+"""Where `async def` handlers run: on an event loop in a thread of its own, or on the caller's."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+Ended = Callable[["BaseException | None"], None]
+
+
+class Task:
+    """A coroutine under way on the loop. Any thread may cancel it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, future: concurrent.futures.Future[Any] | None = None) -> None:
+        self._loop = loop
+        self._future = future
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        if self._future is not None:
+            self._future.cancel()
+            return
+        self._cancelled = True
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def stack(self) -> str:
+        """Where it waits, as lines of text."""
+        import traceback
+
+        frames = [] if self._task is None else self._task.get_stack()
+        return "".join(traceback.format_stack(frames[-1])) if frames else "its place is not known\n"
+
+    def _begin(self, coroutine: Coroutine[Any, Any, object], context: contextvars.Context, ended: Ended) -> None:
+        self._task = self._loop.create_task(coroutine, context=context)
+
+        def finish(task: asyncio.Task[Any]) -> None:
+            ended(asyncio.CancelledError() if task.cancelled() else task.exception())
+
+        self._task.add_done_callback(finish)
+        if self._cancelled:
+            self._task.cancel()
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
+class Loop:
+    """An event loop that handlers run on. Without one of the caller's, it starts its own at first use."""
+
+    def __init__(self, given: asyncio.AbstractEventLoop | None = None) -> None:
+        self._given = given
+        self._own: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def start(self, coroutine: Coroutine[Any, Any, object], context: contextvars.Context, ended: Ended) -> Task:
+        """Run a coroutine; `ended` is called on the loop with what it raised, or None."""
+        loop = self._get()
+        task = Task(loop)
+        try:
+            loop.call_soon_threadsafe(task._begin, coroutine, context, ended)
+        except RuntimeError:  # the caller's loop was closed under us
+            coroutine.close()
+            ended(asyncio.CancelledError())
+        return task
+
+    def submit(self, coroutine: Coroutine[Any, Any, object]) -> tuple[Task, concurrent.futures.Future[object]]:
+        """Run a coroutine, and wait for its future in another thread."""
+        loop = self._get()
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        return Task(loop, future), future
+
+    def close(self, timeout: float) -> None:
+        """End the loop, if it is our own: what still runs on it is cancelled."""
+        with self._lock:
+            loop, thread, self._own, self._thread = self._own, self._thread, None, None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(_cancel_all, loop)
+            thread.join(timeout)
+
+    def _get(self) -> asyncio.AbstractEventLoop:
+        if self._given is not None:
+            return self._given
+        with self._lock:
+            if self._own is None:
+                self._own = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=_serve, args=(self._own,), name="ceb-loop", daemon=True)
+                self._thread.start()
+            return self._own
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    gathered = asyncio.gather(*tasks, return_exceptions=True)
+    gathered.add_done_callback(lambda _: loop.stop())

@@ -1,0 +1,152 @@
+"""What becomes of a delivery whose run ended: ack, another run, or a dead letter; decided, said and carried out."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from cloudevents_bridge.core.inbox import Inbox
+from cloudevents_bridge.core.lanes import Entry
+from cloudevents_bridge.core.settlements import Settlement
+from cloudevents_bridge.delivery import Delivery, Reject, Retry, Word, log
+from cloudevents_bridge.errors import BridgeError, DecodeError
+
+if TYPE_CHECKING:
+    from cloudevents_bridge.inlet import Inlet
+
+
+def ends_program(error: BaseException | None) -> bool:
+    """Whether what a handler raised is meant for the program (SystemExit, KeyboardInterrupt), not for its event."""
+    if error is None or isinstance(error, Exception):
+        return False
+    asyncio = sys.modules.get("asyncio")  # what was not imported has cancelled nothing
+    return asyncio is None or not isinstance(error, asyncio.CancelledError)
+
+
+class Outcomes:
+    """Settles the deliveries of one inbox.
+
+    Attributes:
+        handled: runs that ended well.
+        failed: runs that did not.
+        dead_lettered: deliveries given up on.
+    """
+
+    def __init__(self, inbox: Inbox, inlet: Inlet) -> None:
+        self._inbox = inbox
+        self._inlet = inlet
+        self.handled = self.failed = self.dead_lettered = 0
+
+    def conclude(self, entry: Entry, error: BaseException | None, now: float) -> None:
+        """Take the outcome of a run: what its handler raised, or None. The caller holds the inbox's lock."""
+        delivery: Delivery = entry.delivery
+        inbox = self._inbox
+        if entry.state == "running" and not entry.lost and delivery.lease_lost:
+            inbox.lose(entry, now)
+        if entry.lost or entry.state != "running":
+            self.failed += 1
+            if not inbox.stopping:
+                log.warning("the lease of %s ended while its handler ran: it is delivered again", name(delivery))
+            inbox.done(entry, "ack", now)
+        elif delivery._again is not None:
+            self.failed += 1
+            self._retry(entry, delivery._again, now)
+        elif delivery._word is not None:
+            self._count(delivery._word)
+            inbox.settled_by_hand(entry, now)
+        elif error is None:
+            self.handled += 1
+            delivery._word = "acked"
+            inbox.done(entry, "ack", now)
+        else:
+            self.failed += 1
+            self._fail(entry, error, now)
+
+    def _fail(self, entry: Entry, error: BaseException, now: float) -> None:
+        delivery: Delivery = entry.delivery
+        if ends_program(error):
+            self._inbox.stop(now)
+            self._retry(entry, 0.0, now)
+            return
+        if isinstance(error, (Reject, DecodeError)) and not self._inlet.of_dead_letters:
+            reason = error.reason if isinstance(error, Reject) else str(error)
+            self._bury(entry, reason, None, error, now)
+            return
+        verdict = delivery._judge(error.delay if isinstance(error, Retry) else None)
+        if verdict.verb == "dead" and not self._inbox.stopping:
+            self._bury(entry, verdict.reason, error, error, now)
+        else:
+            self._retry(entry, verdict.delay, now)
+            then = "it is given back" if self._inbox.stopping else f"it runs again in about {verdict.delay:.3g} s"
+            _say(delivery, error, then)
+
+    def _retry(self, entry: Entry, delay: float, now: float) -> None:
+        delivery: Delivery = entry.delivery
+        delivery._word = "given back"
+        self._inbox.retry(entry, delay, now)
+        if entry.state == "held":
+            entry.delivery = self._inlet.renew(delivery)
+
+    def _bury(
+        self, entry: Entry, reason: str, kept: BaseException | None, error: BaseException | None, now: float
+    ) -> None:
+        entry.delivery._word = "dead-lettered"
+        entry.why = (reason, kept)
+        _say(entry.delivery, error, f"it is dead-lettered: {reason}")
+        self._inbox.done(entry, "dead", now)
+
+    def _count(self, word: Word) -> None:
+        if word == "acked":
+            self.handled += 1
+        else:
+            self.failed += 1
+            self.dead_lettered += word == "dead-lettered"
+
+    def carry_out(self, settlement: Settlement) -> list[tuple[Entry, float]]:
+        """Settle, with requests; without the lock.
+
+        Returns:
+            What could not be dead-lettered, each with the seconds after which it shall come again.
+        """
+        if settlement.verb == "dead":
+            return [failed for entry in settlement.marks if (failed := self._dead_letter(entry)) is not None]
+        deliveries = [entry.delivery for entry in settlement.marks]
+        for delivery in deliveries:
+            if delivery._word is None:
+                delivery._word = "given back"
+        for _, error in zip(
+            deliveries, self._inlet.settle(settlement.verb, deliveries, seconds=settlement.seconds), strict=True
+        ):
+            if error is not None:
+                log.warning("%s; the event is delivered again when its lease ends", error)
+        return []
+
+    def _dead_letter(self, entry: Entry) -> tuple[Entry, float] | None:
+        delivery: Delivery = entry.delivery
+        reason, kept = entry.why
+        try:
+            self._inlet.bury(delivery, reason, kept)
+        except BridgeError as error:
+            delay = self._inlet.redelivery.jitter(delivery.attempt)
+            log.error("%s; %s is not lost, and is delivered again", error, name(delivery))
+            return entry, delay
+        self.dead_lettered += 1
+        return None
+
+
+def name(delivery: Delivery) -> str:
+    """The event of a delivery, as the log names it."""
+    return f"event {delivery.event.id} ({delivery.event.type}) of {delivery.topic}/{delivery.subscription}"
+
+
+def _say(delivery: Delivery, error: BaseException | None, then: str) -> None:
+    expected = isinstance(error, (Retry, Reject, DecodeError))
+    why = f" ({error})" if isinstance(error, Retry) and error.reason else ""
+    log.warning(
+        "the run of %s, attempt %d, failed%s; %s",
+        name(delivery),
+        delivery.attempt,
+        why,
+        then,
+        exc_info=None if expected else error,
+    )

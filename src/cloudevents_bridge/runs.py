@@ -1,0 +1,96 @@
+"""Calling a handler: in the thread that asks, or on an event loop."""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from msgspec import Struct
+
+from cloudevents_bridge.core.lanes import Entry
+from cloudevents_bridge.delivery import Delivery
+from cloudevents_bridge.handlers import Runner
+
+if TYPE_CHECKING:
+    from cloudevents_bridge.loops import Loop, Task
+
+Program: TypeAlias = Callable[[list[Delivery]], object]
+"""Runs a handler for deliveries. A coroutine that it returns is still to be run."""
+
+
+class Run(Struct, eq=False):
+    """One call of a handler.
+
+    Attributes:
+        started: on our clock.
+        thread: where it runs; None while it is on the event loop.
+        task: its coroutine.
+        stalled: it was reported for taking long.
+    """
+
+    entries: list[Entry]
+    started: float
+    thread: int | None = None
+    task: Task | None = None
+    stalled: bool = False
+
+    def stack(self) -> str:
+        """Where it is now, as lines of text."""
+        if self.task is not None:
+            return self.task.stack()
+        frame = None if self.thread is None else sys._current_frames().get(self.thread)
+        return "".join(traceback.format_stack(frame)) if frame is not None else "its place is not known\n"
+
+    def cancel(self) -> None:
+        """Cancel it, if it is a coroutine."""
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Caller:
+    """Calls one handler.
+
+    Args:
+        make: gives the program. Its argument runs a coroutine to its end, for whoever waits for it.
+        loop: gives the event loop, which only coroutines need.
+    """
+
+    def __init__(self, make: Callable[[Runner], Program], loop: Callable[[], Loop]) -> None:
+        self._program = make(self._wait_for)
+        self._loop = loop
+        self._context = contextvars.copy_context()
+        self._here: dict[int, Run] = {}
+
+    def call(self, run: Run, ended: Callable[[Run, BaseException | None], None]) -> None:
+        """Call the handler, and `ended` with what it raised: before this returns, or later on the event loop."""
+        run.thread = thread = threading.get_ident()
+        self._here[thread] = run
+        error: BaseException | None = None
+        result: object = None
+        context = self._context.copy()
+        try:
+            result = context.run(self._program, [entry.delivery for entry in run.entries])
+        except BaseException as raised:  # noqa: BLE001 - whatever a handler raises is its outcome
+            error = raised
+        finally:
+            del self._here[thread]
+        if isinstance(result, Coroutine):
+            run.thread = None
+            run.task = self._loop().start(result, context, lambda raised: ended(run, raised))
+        else:
+            ended(run, error)
+
+    def _wait_for(self, coroutine: Coroutine[Any, Any, object]) -> object:
+        task, future = self._loop().submit(coroutine)
+        run = self._here.get(threading.get_ident())
+        if run is not None:
+            run.task = task
+        try:
+            return future.result()
+        finally:
+            if run is not None:
+                run.task = None
