@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextvars
 import threading
+import traceback
 from collections.abc import Callable, Coroutine
+from types import FrameType
 from typing import Any
 
 Ended = Callable[["BaseException | None"], None]
@@ -15,26 +16,24 @@ Ended = Callable[["BaseException | None"], None]
 class Task:
     """A coroutine under way on the loop. Any thread may cancel it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, future: concurrent.futures.Future[Any] | None = None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._future = future
         self._task: asyncio.Task[Any] | None = None
         self._cancelled = False
 
     def cancel(self) -> None:
-        if self._future is not None:
-            self._future.cancel()
-            return
         self._cancelled = True
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._cancel)
 
     def stack(self) -> str:
         """Where it waits, as lines of text."""
-        import traceback
-
-        frames = [] if self._task is None else self._task.get_stack()
-        return "".join(traceback.format_stack(frames[-1])) if frames else "its place is not known\n"
+        waits: Any = None if self._task is None else self._task.get_coro()
+        frames: list[tuple[FrameType, int]] = []
+        while (frame := getattr(waits, "cr_frame", None)) is not None:
+            frames.append((frame, frame.f_lineno))
+            waits = waits.cr_await
+        return "".join(traceback.StackSummary.extract(frames).format())
 
     def _begin(self, coroutine: Coroutine[Any, Any, object], context: contextvars.Context, ended: Ended) -> None:
         self._task = self._loop.create_task(coroutine, context=context)
@@ -70,12 +69,6 @@ class Loop:
             coroutine.close()
             ended(asyncio.CancelledError())
         return task
-
-    def submit(self, coroutine: Coroutine[Any, Any, object]) -> tuple[Task, concurrent.futures.Future[object]]:
-        """Run a coroutine, and wait for its future in another thread."""
-        loop = self._get()
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        return Task(loop, future), future
 
     def close(self, timeout: float) -> None:
         """End the loop, if it is our own: what still runs on it is cancelled."""

@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import Struct
@@ -85,12 +86,20 @@ class Caller:
             ended(run, error)
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, object]) -> object:
-        task, future = self._loop().submit(coroutine)
+        over: Future[None] = Future()
+
+        def ended(error: BaseException | None) -> None:
+            if error is None:
+                over.set_result(None)
+            else:
+                over.set_exception(error)
+
+        task = self._loop().start(coroutine, contextvars.copy_context(), ended)
         run = self._here.get(threading.get_ident())
         if run is not None:
             run.task = task
         try:
-            return future.result()
+            return over.result()
         finally:
             if run is not None:
                 run.task = None

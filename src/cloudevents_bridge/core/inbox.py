@@ -36,6 +36,8 @@ class Inbox:
         extends: whether leases can be extended.
         max_lease: seconds from its receipt to which a delivery is kept, at most.
         settlers: settlements that the shell can have under way at once.
+        max_bytes: bytes in memory from which nothing more is fetched; half as many may be held.
+        max_held: deliveries held for a later run, with those behind them, at most.
 
     Attributes:
         running: runs under way.
@@ -52,23 +54,23 @@ class Inbox:
         extends: bool = True,
         max_lease: float = 3600.0,
         settlers: int = 1,
-        max_bytes: int = MAX_BYTES,
-        max_held: int = MAX_HELD,
+        max_bytes: int | None = None,
+        max_held: int | None = None,
     ) -> None:
         self._concurrency = concurrency
         self._batch = batch
         self._extends = extends
         self._max_lease = min(max_lease, traits.lease_total)
         self._nack_delay = traits.nack_delay
-        self._max_bytes = max_bytes
-        self._max_held = max_held
+        self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
+        self._max_held = MAX_HELD if max_held is None else max_held
         self._unsettled_most = traits.settle_count * (settlers + 1)
         self._prefetch = Prefetch(
             concurrency * batch,
             traits.batch_count,
             traits.receives,
             ahead=min(AHEAD, lease / 4),
-            max_bytes=max_bytes,
+            max_bytes=self._max_bytes,
         )
         self._lanes = Lanes()
         self._leases = Leases()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 AHEAD = 0.5
 """Seconds of work that are fetched ahead of the handlers, at most: what waits longer is another consumer's to have."""
+SAMPLE = 8
+"""Deliveries that tell how fast the handlers are."""
+SURVIVED = 0.25
+"""Seconds of running handlers that count as a success for the number of deliveries asked for."""
 MAX_BYTES = 64 * 1024 * 1024
 """Bytes of deliveries in memory from which nothing more is fetched."""
 
@@ -11,9 +15,9 @@ MAX_BYTES = 64 * 1024 * 1024
 class Prefetch:
     """Decides on receives. Not thread-safe: the shell holds its lock.
 
-    After a start it asks for one delivery, and for twice as many each time that as many were handled or a second was
-    survived: a delivery that kills the process takes few others with it. While the subscription is empty one receive
-    waits; there are more only after receives that came back full.
+    After a start it asks for one delivery, and for twice as many each time that as many were handled, or that handlers
+    ran for a moment: a delivery that kills the process takes few others with it. While the subscription is empty one
+    receive waits; there are more only after receives that came back full.
 
     Args:
         slots: deliveries that can be handled at once.
@@ -119,11 +123,13 @@ class Prefetch:
         if idle:
             self._grows_at = None
         elif self._grows_at is None:
-            self._grows_at = now + 1.0
+            self._grows_at = now + SURVIVED
         elif now >= self._grows_at:
             self._window = min(2 * self._window, max(self.most, 1))
-            self._grows_at = now + 1.0
-        if self._since is not None and now - self._since >= AHEAD / 2:
+            self._grows_at = now + SURVIVED
+        if self._since is None or now <= self._since:
+            return
+        if self._handled >= max(self._window, SAMPLE) or now - self._since >= AHEAD / 2:
             rate = self._handled / (now - self._since)
             self._rate = rate if not self._rate else (self._rate + rate) / 2
             self._handled, self._since = 0, None if idle else now
