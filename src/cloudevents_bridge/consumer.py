@@ -143,8 +143,10 @@ class Consumer:
             self._closing = True
             for crew in crews:
                 crew.wake_all()
+            left_behind = self._inbox.running
         for crew in crews:
-            crew.join(until)
+            if crew is not self._runners or not left_behind:  # a handler that hangs is not waited for
+                crew.join(until)
         with self._lock:
             receiving = self._inbox.receiving_now
         if not receiving:  # else whoever receives closes it: such a receive cannot be cut short

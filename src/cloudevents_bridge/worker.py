@@ -313,7 +313,7 @@ class Worker(Closing):
     def _end(self, grace: float) -> None:
         until = clock.now() + grace
         for consumer in self._consumers:
-            consumer.stop()
+            _say_if_it_fails(consumer.stop)
         until = self._wait(lambda consumer: consumer.drained, until)
         last = until + LAST_WORDS
         for consumer in self._consumers:
@@ -321,7 +321,7 @@ class Worker(Closing):
                 consumer.abandon()
         self._wait(lambda consumer: consumer.settled, last)
         for consumer in self._consumers:
-            consumer.close(last)
+            _say_if_it_fails(lambda each=consumer: each.close(last))  # type: ignore[misc]
         if self._loop is not None:
             self._loop.close(max(last - clock.now(), 0.1))
         with self._lock:
@@ -364,6 +364,14 @@ class Worker(Closing):
 
                 self._loop = Loop(self._given_loop)
             return self._loop
+
+
+def _say_if_it_fails(step: Callable[[], object]) -> None:
+    """One subscription that cannot be ended well does not keep the others from it."""
+    try:
+        step()
+    except Exception:
+        log.exception("ending a worker failed; what it had in hand comes again when its leases end")
 
 
 def _program(

@@ -122,6 +122,7 @@ class Scripted:
         self.exists: set[str] = set()
         self.conflicts: dict[str, Change] = {}
         self.numbers = count(1)
+        self.lost: list[str] = []
         self.receiving = 0
         self.most_sending = 0
         self._sending = 0
@@ -155,6 +156,12 @@ class Scripted:
                 message.body, message.attributes, number, self.lease, attempt, message.key, stream, f"native-{number}"
             )
             self.queues.setdefault(place, deque()).append(inbound)
+            self.changed.notify_all()
+
+    def lose(self, stream: str) -> None:
+        """Take a stream away from whoever receives."""
+        with self.changed:
+            self.lost.append(stream)
             self.changed.notify_all()
 
     def verbs(self) -> list[str]:
@@ -234,13 +241,14 @@ class ScriptedSubscriber:
             try:
                 broker.on_receive()
                 queue = broker.queues.setdefault(self.place, deque())
-                broker.changed.wait_for(lambda: queue or self.stopped, wait)
+                broker.changed.wait_for(lambda: queue or broker.lost or self.stopped, wait)
                 taken: list[Inbound] = []
                 while queue and len(taken) < max_messages and not self.stopped:
                     inbound = queue.popleft()
                     broker.out[inbound.handle] = (self.place, inbound)
                     taken.append(inbound)
-                return Received(taken)
+                lost, broker.lost = broker.lost, []
+                return Received(taken, lost)
             finally:
                 broker.receiving -= 1
 
