@@ -52,3 +52,11 @@ def test_growth_is_measured(tmp_path: Path) -> None:
 def test_a_router_costs_less_than_it_may(tmp_path: Path) -> None:
     told = run(tmp_path, "router.py", "--rounds", 10, "--calls", 500)
     assert len(re.findall(r"under 3", told)) == 8
+
+
+def test_a_worker_is_measured(tmp_path: Path) -> None:
+    told = run(tmp_path, "worker.py", "--events", 500, "--rounds", 1, "--waiting", 2000, "--seconds", 0.5)
+    assert len(re.findall(r"under 25", told)) == 6
+    handled, megabytes = re.search(r"([\d,]+) handled in .* ([\d.]+) MB of memory", told).groups()  # type: ignore[union-attr]
+    assert int(handled.replace(",", "")) > 0
+    assert float(megabytes) < 100
