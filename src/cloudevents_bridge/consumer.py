@@ -311,14 +311,14 @@ class Consumer:
                 poison, self._poison = self._poison, []
                 self._giving_up += len(poison)
                 self._look()
-            for each in poison:
-                self._outcomes.dead_lettered += self._inlet.give_up(each)
-            again = [] if settlement is None else self._outcomes.carry_out(settlement)
+            given_up = sum(self._inlet.give_up(each) for each in poison)
+            failed = [] if settlement is None else self._outcomes.carry_out(settlement)
             with self._lock:
                 now = self._active_at = clock.now()
                 self._giving_up -= len(poison)
+                self._outcomes.dead_lettered += given_up
                 if settlement is not None:
-                    self._inbox.settled(settlement, now, again)
+                    self._outcomes.carried_out(settlement, failed, now)
                 self._look()
             self._tell()
 
@@ -390,6 +390,8 @@ class Consumer:
             for run in self._runs.values():
                 if len(run.entries) == 1 and run.entries[0] is entry:
                     run.cancel()
+        if entries:
+            self._look()
 
     def _stalled(self, now: float) -> list[Run]:
         found = [run for run in self._runs.values() if not run.stalled and now - run.started >= self._stall]

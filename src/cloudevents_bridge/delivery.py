@@ -115,7 +115,7 @@ class Delivery:
     @property
     def lease_lost(self) -> bool:
         """Whether other consumers may have it by now. False once it is settled."""
-        return self._word is None and clock.now() >= self._ends - margin(self._lease)
+        return self._word is None and self._lease_over
 
     def ack(self) -> None:
         """It is done: never deliver it again. Acking twice is harmless.
@@ -272,6 +272,11 @@ class Delivery:
             self._check_lease()
             self._word = word
             return True
+
+    @property
+    def _lease_over(self) -> bool:
+        """Whether other consumers may have it by now, by our own clock."""
+        return clock.now() >= self._ends - margin(self._lease)
 
     def _lose(self) -> None:
         """The broker said that the lease is lost."""

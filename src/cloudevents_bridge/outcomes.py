@@ -110,16 +110,25 @@ class Outcomes:
         """
         if settlement.verb == "dead":
             return [failed for entry in settlement.marks if (failed := self._dead_letter(entry)) is not None]
-        deliveries = [entry.delivery for entry in settlement.marks]
+        deliveries: list[Delivery] = [entry.delivery for entry in settlement.marks]
         for delivery in deliveries:
             if delivery._word is None:
                 delivery._word = "given back"
-        for _, error in zip(
-            deliveries, self._inlet.settle(settlement.verb, deliveries, seconds=settlement.seconds), strict=True
-        ):
+        if settlement.verb == "ack":  # asked again at the last moment: some brokers take a stale ack for a good one
+            late = [delivery for delivery in deliveries if delivery._lease_over]
+            for delivery in late:
+                log.warning("the lease of %s ended before it could be acked: it is delivered again", name(delivery))
+            deliveries = [delivery for delivery in deliveries if delivery not in late] if late else deliveries
+        for error in self._inlet.settle(settlement.verb, deliveries, seconds=settlement.seconds):
             if error is not None:
                 log.warning("%s; the event is delivered again when its lease ends", error)
         return []
+
+    def carried_out(self, settlement: Settlement, failed: list[tuple[Entry, float]], now: float) -> None:
+        """Take what came of a settlement. The caller holds the inbox's lock."""
+        if settlement.verb == "dead":
+            self.dead_lettered += len(settlement.marks) - len(failed)
+        self._inbox.settled(settlement, now, failed)
 
     def _dead_letter(self, entry: Entry) -> tuple[Entry, float] | None:
         delivery: Delivery = entry.delivery
@@ -127,10 +136,8 @@ class Outcomes:
         try:
             self._inlet.bury(delivery, reason, kept)
         except BridgeError as error:
-            delay = self._inlet.redelivery.jitter(delivery.attempt)
             log.error("%s; %s is not lost, and is delivered again", error, name(delivery))
-            return entry, delay
-        self.dead_lettered += 1
+            return entry, self._inlet.redelivery.jitter(delivery.attempt)
         return None
 
 

@@ -37,8 +37,8 @@ class Stats(NamedTuple):
     """What a worker did so far, and does now.
 
     Attributes:
-        handled: runs that ended well, and were acked.
-        failed: runs that did not end well.
+        handled: deliveries whose runs ended well.
+        failed: deliveries whose runs did not.
         dead_lettered: deliveries given up on.
         in_flight: runs under way.
         stalled: those of them that take longer than three leases.
@@ -370,7 +370,7 @@ def _say_if_it_fails(step: Callable[[], object]) -> None:
     """One subscription that cannot be ended well does not keep the others from it."""
     try:
         step()
-    except Exception:
+    except Exception:  # noqa: BLE001 - said, and the others are ended
         log.exception("ending a worker failed; what it had in hand comes again when its leases end")
 
 

@@ -327,3 +327,32 @@ def test_what_is_held_is_bounded(opened: Opened, scripted: Scripted, monkeypatch
         until(lambda: working.stats.failed >= 5)
         until(lambda: len(given_back()) >= 2)
     assert set(given_back()) == {1.0}
+
+
+def test_an_ack_that_comes_too_late_is_not_sent(
+    broker: Broker, scripted: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process was stopped, perhaps, between the handler and the request; another consumer has the event."""
+    settlers = threading.Event()
+
+    def hold_up(settled: Any) -> None:
+        if settled.ids == ["slow"]:
+            settlers.wait(10)
+
+    scripted.on_settle = hold_up
+    scripted.capabilities -= {Capability.EXTEND}
+    scripted.lease = 0.3
+    seen: list[Delivery] = []
+
+    def handle(delivery: Delivery) -> None:
+        seen.append(delivery)
+
+    with broker.worker().add("orders", "billing", handle) as working:
+        scripted.put(event("slow"))
+        until(lambda: scripted.calls["ack"] == 1)
+        scripted.put(event("17"))
+        until(lambda: working.stats.handled == 2)
+        until(lambda: all(delivery._lease_over for delivery in seen))
+        settlers.set()
+        until(lambda: "event 17" in caplog.text)
+    assert [settled.ids for settled in scripted.settles if settled.verb == "ack"] == [["slow"]]
