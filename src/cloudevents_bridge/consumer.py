@@ -220,7 +220,7 @@ class Consumer:
                 self._received(asked, deliveries, poison)
 
     def _received(self, asked: int, deliveries: list[Delivery], poison: list[Poison]) -> None:
-        entries = [_entry(delivery) for delivery in deliveries]
+        entries = [self._entry(delivery) for delivery in deliveries]
         with self._lock:
             now = clock.now()
             if self._contact.reached():
@@ -275,6 +275,7 @@ class Consumer:
                 while not (entries := self._inbox.next_run(now)):
                     if self._inbox.stopping:
                         return
+                    self._look()
                     self._runners.wait(self._inbox.run_at())
                     now = clock.now()
                 run = Run(entries, now)
@@ -431,15 +432,16 @@ class Consumer:
 
         return guarded
 
-
-def _entry(delivery: Delivery) -> Entry:
-    inbound = delivery._inbound
-    return Entry(
-        inbound,
-        delivery._ends,
-        delivery._lease,
-        delivery=delivery,
-        key=inbound.key,
-        stream=inbound.stream,
-        size=len(inbound.body),
-    )
+    def _entry(self, delivery: Delivery) -> Entry:
+        inbound, inlet = delivery._inbound, self._inlet
+        return Entry(
+            inbound,
+            delivery._ends,
+            delivery._lease,
+            delivery=delivery,
+            key=inbound.key,
+            stream=inbound.stream,
+            size=len(inbound.body),
+            # A run that fails this often is dead-lettered, so this one did not live to say that it failed.
+            suspect=delivery.attempt > inlet.declared.max_attempts and not inlet.of_dead_letters,
+        )

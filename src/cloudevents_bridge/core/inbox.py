@@ -83,6 +83,7 @@ class Inbox:
         self._in_runs = 0
         self._unsettled = 0
         self._size = 0
+        self._alone: Entry | None = None
         self.running = 0
         self.stopping = False
 
@@ -90,7 +91,7 @@ class Inbox:
 
     def wanted(self, now: float) -> int:
         """How many deliveries one more receive is to ask for now; 0: none is to begin."""
-        if self.stopping:
+        if self._fetches_nothing:
             return 0
         lanes = self._lanes
         late = max(self._unsettled - self._unsettled_most, 0)
@@ -118,6 +119,8 @@ class Inbox:
             if self.stopping:
                 self._settle(entry, "release", 0.0, now)
                 continue
+            if entry.suspect:
+                self._prefetch.restart()
             self._lanes.add(entry)
             if entry.key is not None and self._lanes.parked + self._held > self._max_held:
                 head = self._lanes.head(entry.key)
@@ -132,14 +135,14 @@ class Inbox:
 
     def next_run(self, now: float) -> list[Entry]:
         """The deliveries of one more run, which begins now; none: nothing can start."""
-        if self.stopping or self.running >= self._concurrency:
+        if self.stopping or self._alone is not None or self.running >= self._concurrency:
             return []
         while self._retries and (self._retries[0][0] <= now or self._retries[0][2].state != "held"):
             _, _, entry = heapq.heappop(self._retries)
             if entry.state == "held":
                 self._unhold(entry)
                 self._lanes.resume(entry)
-        run = self._lanes.start(self._batch)
+        run = self._lanes.start(self._batch) or self._start_alone(now)
         if run:
             self.running += 1
             self._in_runs += len(run)
@@ -191,6 +194,8 @@ class Inbox:
         """A run is over, after the outcome of each of its deliveries was given."""
         self.running -= 1
         self._in_runs -= len(run)
+        if run[0] is self._alone:
+            self._alone = None
 
     # -- settling
 
@@ -261,7 +266,10 @@ class Inbox:
     @property
     def startable(self) -> bool:
         """Whether `next_run` has something now."""
-        return self._lanes.ready > 0 and self.running < self._concurrency and not self.stopping
+        lanes = self._lanes
+        if self.stopping or self._alone is not None or self.running >= self._concurrency:
+            return False
+        return lanes.ready > 0 or (bool(lanes.suspects) and not self.running and not self._unsettled)
 
     @property
     def unsettled(self) -> int:
@@ -272,7 +280,7 @@ class Inbox:
     def in_memory(self) -> int:
         """Deliveries received and not settled."""
         lanes = self._lanes
-        return lanes.ready + lanes.blocked + self._held + self._in_runs + self._unsettled
+        return lanes.ready + len(lanes.suspects) + lanes.blocked + self._held + self._in_runs + self._unsettled
 
     @property
     def receiving_now(self) -> bool:
@@ -281,7 +289,7 @@ class Inbox:
 
     def receive_at(self) -> float | None:
         """When to ask `wanted` although nothing happened."""
-        return None if self.stopping else self._prefetch.wake_at()
+        return None if self._fetches_nothing else self._prefetch.wake_at()
 
     def run_at(self) -> float | None:
         """When to ask `next_run` although nothing happened."""
@@ -298,12 +306,34 @@ class Inbox:
     # -- inside
 
     @property
+    def _fetches_nothing(self) -> bool:
+        return self.stopping or self._alone is not None or bool(self._lanes.suspects)
+
+    @property
     def _hurry(self) -> bool:
-        return self.stopping or not (self.running or self._lanes.ready)
+        lanes = self._lanes
+        return self.stopping or bool(lanes.suspects) or not (self.running or lanes.ready)
 
     def entries(self) -> list[Entry]:
         """What is in memory, in the order it came."""
         return cast("list[Entry]", list(self._leases))
+
+    def _start_alone(self, now: float) -> list[Entry]:
+        """A delivery that seems to have ended processes takes nothing with it: it starts when all else that was there
+        is done and settled, or given back.
+        """
+        suspects = self._lanes.suspects
+        if not suspects or self.running or self._unsettled:
+            return []
+        entry = suspects[0]
+        for other in suspects[1:]:
+            self._drop(other, now)
+        self._release(self._lanes.drop_behind(entry), now)
+        if self.unsettled:
+            return []
+        self._lanes.start_alone(entry)
+        self._alone = entry
+        return [entry]
 
     def _ended(self, entry: Entry) -> bool:
         """Its run ended. False: it was lost or given back meanwhile, and nothing more is to be done."""

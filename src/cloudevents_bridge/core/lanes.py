@@ -25,6 +25,7 @@ class Entry(Held):
         stream: session, partition or shard.
         size: bytes.
         why: the shell's own: the reason of a dead letter.
+        suspect: it seems to have ended the processes that ran it, so it runs alone.
         lost: the lease ended, or the broker took it away.
     """
 
@@ -34,6 +35,7 @@ class Entry(Held):
     size: int = 0
     why: Any = None
     state: State = "waiting"
+    suspect: bool = False
     lost: bool = False
 
 
@@ -49,6 +51,7 @@ class Lanes:
 
     Attributes:
         ready: those that may start now.
+        suspects: those that may start when nothing else runs.
         blocked: those that wait behind another of their key.
         parked: those of them that wait behind one that is held.
     """
@@ -56,6 +59,7 @@ class Lanes:
     def __init__(self) -> None:
         self._queue: deque[Entry] = deque()
         self._lanes: dict[str, _Lane] = {}
+        self.suspects: list[Entry] = []
         self.ready = 0
         self.blocked = 0
         self.parked = 0
@@ -70,8 +74,7 @@ class Lanes:
                 self.parked += lane.head.state == "held"
                 return
             self._lanes[entry.key] = _Lane(entry)
-        self._queue.append(entry)
-        self.ready += 1
+        self._is_next(entry)
 
     def start(self, most: int) -> list[Entry]:
         """Up to `most` that start now, in the order they came; of each key one at most."""
@@ -85,6 +88,11 @@ class Lanes:
         self.ready -= len(started)
         return started
 
+    def start_alone(self, entry: Entry) -> None:
+        """A suspect starts."""
+        self.suspects.remove(entry)
+        entry.state = "running"
+
     def hold(self, entry: Entry) -> None:
         """It runs again later, and those behind it wait."""
         entry.state = "held"
@@ -94,8 +102,11 @@ class Lanes:
         """What was held may start, before all that wait."""
         self.parked -= self.behind(entry)
         entry.state = "waiting"
-        self._queue.appendleft(entry)
-        self.ready += 1
+        if entry.suspect:
+            self.suspects.append(entry)
+        else:
+            self._queue.appendleft(entry)
+            self.ready += 1
 
     def end(self, entry: Entry, state: State) -> None:
         """It ran for the last time, and the next of its key may start."""
@@ -107,8 +118,7 @@ class Lanes:
         if lane.queue:
             lane.head = lane.queue.popleft()
             self.blocked -= 1
-            self.ready += 1
-            self._queue.append(lane.head)
+            self._is_next(lane.head)
         else:
             del self._lanes[entry.key]
 
@@ -127,29 +137,43 @@ class Lanes:
         Returns:
             Those taken out, in order; what runs is not among them.
         """
-        held, running = entry.state == "held", entry.state == "running"
-        dropped = [] if running else [entry]
-        if entry.key is not None:
-            lane = self._lanes[entry.key]
-            under_way = lane.head.state == "held"
-            if lane.head is entry:
-                behind = list(lane.queue)
-                lane.queue.clear()
-                if not running:
-                    del self._lanes[entry.key]
-            else:
-                place = next(n for n, each in enumerate(lane.queue) if each is entry)
-                behind = list(lane.queue)[place:]
-                for _ in behind:
-                    lane.queue.pop()
-                dropped = []
-            self.blocked -= len(behind)
-            self.parked -= len(behind) if under_way else 0
-            if lane.head is entry and entry.state == "waiting":
-                self.ready -= 1
-            dropped += behind
-        elif not held and not running:
-            self.ready -= 1
+        dropped = [] if entry.state == "running" else [entry]
+        lane = None if entry.key is None else self._lanes[entry.key]
+        if lane is not None and lane.head is not entry:
+            place = next(n for n, each in enumerate(lane.queue) if each is entry)
+            dropped = self._cut(lane, place)
+        else:
+            dropped += self.drop_behind(entry)
+            if entry.state == "waiting":
+                self._is_not_next(entry)
+            if entry.key is not None and entry.state != "running":
+                del self._lanes[entry.key]
         for each in dropped:
             each.state = "gone"
         return dropped
+
+    def drop_behind(self, entry: Entry) -> list[Entry]:
+        """Take out what waits behind the one that is under way in its lane. Returns it, in order."""
+        return [] if entry.key is None else self._cut(self._lanes[entry.key], 0)
+
+    def _cut(self, lane: _Lane, place: int) -> list[Entry]:
+        """Take out those of a lane that wait from this place on."""
+        cut = [lane.queue.pop() for _ in range(len(lane.queue) - place)][::-1]
+        self.blocked -= len(cut)
+        self.parked -= len(cut) if lane.head.state == "held" else 0
+        for each in cut:
+            each.state = "gone"
+        return cut
+
+    def _is_next(self, entry: Entry) -> None:
+        if entry.suspect:
+            self.suspects.append(entry)
+        else:
+            self._queue.append(entry)
+            self.ready += 1
+
+    def _is_not_next(self, entry: Entry) -> None:
+        if entry.suspect:
+            self.suspects.remove(entry)
+        else:
+            self.ready -= 1  # the queue passes over it

@@ -105,6 +105,10 @@ class Prefetch:
         self._allowed = 1
         self._not_before = until
 
+    def restart(self) -> None:
+        """Begin with one delivery again."""
+        self._window = 1
+
     def handled(self, now: float, *, well: bool) -> None:
         """A delivery was handled, well or not."""
         if self._since is None:
