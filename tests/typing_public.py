@@ -10,6 +10,7 @@ from typing import Any, assert_type
 
 import cloudevents_bridge as ceb
 from cloudevents_bridge.errors import EventTooLargeError, NotFoundError
+from cloudevents_bridge.middleware import MemoryStore, SQLiteStore, Store, idempotent, log, timing
 from cloudevents_bridge.types import Action, Change, Decoder, Middleware, Topology, Value
 
 
@@ -94,7 +95,9 @@ def timed(delivery: ceb.Delivery, call_next: Callable[[ceb.Delivery], None]) -> 
     call_next(delivery)
 
 
-middleware: list[Middleware] = [timed]
+stores: list[Store] = [MemoryStore(most=10), SQLiteStore("done.db")]
+once = idempotent(stores[0], key=lambda event: event.subject or event.id, ttl=3600)
+middleware: list[Middleware] = [timed, log, timing(lambda kind, seconds, outcome: None, max_types=9), once]
 unmatched: Action = "nack"
 router = ceb.Router(middleware=middleware, unmatched=unmatched)
 shipping = ceb.Router()
@@ -108,6 +111,11 @@ def bill(order: Order, delivery: ceb.Delivery) -> int:
 @shipping.on("*")
 async def ship(event: ceb.CloudEvent) -> None:
     print(event.id)
+
+
+@once.batch
+def bill_many(deliveries: list[ceb.Delivery]) -> None:
+    print(len(deliveries))
 
 
 def route(event: ceb.CloudEvent, delivery: ceb.Delivery) -> None:

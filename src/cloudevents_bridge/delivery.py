@@ -52,6 +52,10 @@ class Retry(Exception):  # noqa: N818 - a handler's word, not a failure of the l
         return self.reason or "retry"
 
 
+class Postponed(Retry):
+    """The event was not run, through no fault of its own: it comes again, and is never dead-lettered for it."""
+
+
 class Reject(Exception):  # noqa: N818 - a handler's word, not a failure of the library
     """Raised by a handler: the event can never be handled; dead-letter it now, with this reason."""
 
@@ -206,7 +210,7 @@ class Delivery:
     def _fail(self, delay: float | None, error: BaseException | None) -> None:
         if self._word is None:
             self._inlet.check()
-        verdict = self._judge(delay)
+        verdict = self._judge(delay, error)
         if verdict.verb == "dead":
             self._bury(verdict.reason, error)
         elif self._claim("given back"):
@@ -216,10 +220,11 @@ class Delivery:
                 self._unclaim()
                 raise
 
-    def _judge(self, delay: float | None) -> Verdict:
-        """What becomes of it after a failed run, for which `delay` seconds were asked, or None."""
+    def _judge(self, delay: float | None, error: BaseException | None) -> Verdict:
+        """What becomes of it after a run that raised `error`, for which `delay` seconds were asked, or None."""
         policy = self._inlet.declared
-        if self.attempt >= policy.max_attempts and not self._inlet.of_dead_letters:
+        failed = not isinstance(error, Postponed)
+        if failed and self.attempt >= policy.max_attempts and not self._inlet.of_dead_letters:
             runs = "run" if self.attempt == 1 else "runs"
             reason = f"{self.attempt} {runs} failed, and max_attempts is {policy.max_attempts}"
             return Verdict("dead", reason=reason)

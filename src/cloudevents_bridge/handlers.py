@@ -17,6 +17,7 @@ from cloudevents_bridge import clock, driver
 from cloudevents_bridge.delivery import Delivery, Reject
 from cloudevents_bridge.errors import BridgeError, DecodeError, ErrorCode, make_error
 from cloudevents_bridge.event import CloudEvent
+from cloudevents_bridge.topics import Subscription
 
 Pipeline: TypeAlias = Callable[[Delivery], object]
 """Runs what handles a delivery. What it returns is None, or the coroutine of an `async def` handler, to be run by the
@@ -78,6 +79,7 @@ class Alone:
     """In place of the subscriber, for an event that is handled by itself."""
 
     of = driver.Subscription(driver.Topic(""), "")
+    declared = Subscription("alone")
 
     def check(self) -> None:
         raise make_error(

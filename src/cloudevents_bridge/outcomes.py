@@ -72,7 +72,7 @@ class Outcomes:
             reason = error.reason if isinstance(error, Reject) else str(error)
             self._bury(entry, reason, None, error, now)
             return
-        verdict = delivery._judge(error.delay if isinstance(error, Retry) else None)
+        verdict = delivery._judge(error.delay if isinstance(error, Retry) else None, error)
         if verdict.verb == "dead" and not self._inbox.stopping:
             self._bury(entry, verdict.reason, error, error, now)
         else:

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import cloudevents_bridge as ceb
-from cloudevents_bridge import errors, types
+from cloudevents_bridge import errors, middleware, types
 
 NAMES = [
     "connect",
@@ -133,6 +133,13 @@ DEFAULTS: dict[Any, dict[str, object]] = {
     ceb.Router: {"middleware": (), "unmatched": "dead_letter"},
     ceb.Topic: {"ordered": False, "subscriptions": ()},
 }
+MIDDLEWARE: dict[Any, str] = {
+    middleware.idempotent: "store key ttl",
+    middleware.log: "delivery call_next",
+    middleware.timing: "report every max_types",
+    middleware.MemoryStore: "most",
+    middleware.SQLiteStore: "path timeout",
+}
 FIELDS: dict[Any, str] = {
     ceb.Receipt: "event_id native_id sequence",
     ceb.RawMessage: "body attributes native",
@@ -209,6 +216,16 @@ def test_nothing_else_is_public(kind: Any) -> None:
     methods = {name for name, value in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")}
     made_by = {"from_json", "from_dict", "from_http", "from_sdk"} if kind is ceb.CloudEvent else set()
     assert methods - planned - made_by <= BEYOND.get(kind, set())
+
+
+def test_middleware() -> None:
+    assert {each.__name__ for each in MIDDLEWARE} | {"Claim", "Idempotent", "Store"} == set(middleware.__all__)
+    for each, parameters in MIDDLEWARE.items():
+        assert list(inspect.signature(each).parameters) == parameters.split()
+        assert inspect.getdoc(each)
+    for name in ("claim", "renew", "complete", "release"):
+        for store in (middleware.MemoryStore, middleware.SQLiteStore):
+            assert shown(getattr(store, name), name) == shown(getattr(middleware.Store, name), name)
 
 
 def test_everything_but_the_topic_is_by_keyword() -> None:
