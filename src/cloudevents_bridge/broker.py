@@ -21,6 +21,7 @@ from cloudevents_bridge.outlet import Receipt
 from cloudevents_bridge.publisher import Publisher
 from cloudevents_bridge.session import DEFAULT_TIMEOUT, Closing, Declared, Opener, SessionConfig
 from cloudevents_bridge.subscriber import Decoder, Subscriber
+from cloudevents_bridge.telemetry import open_telemetry
 from cloudevents_bridge.topics import RetryPolicy, Subscription, Topic, check_name
 from cloudevents_bridge.topology import Topology
 from cloudevents_bridge.worker import Worker
@@ -45,6 +46,7 @@ def connect(
     create_missing: bool | None = None,
     retry: RetryPolicy | None = None,
     timeout: float | None = None,
+    telemetry: bool | None = None,
     **options: Any,
 ) -> Broker:
     """Connect to the broker of a URL or a profile. Does no I/O: the first call on the broker does.
@@ -61,17 +63,27 @@ def connect(
             they are used. For development.
         retry: how failed requests are repeated.
         timeout: seconds a call may take with its retries, 30 if nobody says.
+        telemetry: spans, metrics and trace context with OpenTelemetry. None: if opentelemetry-api is installed.
         options: the adapter's own.
 
     Raises:
-        ConfigurationError: if no broker is named, or a URL, profile, file or option is wrong.
+        ConfigurationError: if no broker is named, a URL, profile, file or option is wrong, or telemetry is wanted and
+            opentelemetry-api is not installed.
         UnsupportedError: if the broker lacks a capability that is required or declared.
     """
     from cloudevents_bridge.config import load  # a fifth of the whole import
 
     topics = tuple(topics)
     settings = load(url, profile=profile, config=config, topics=topics)
-    return Broker(settings, requires=requires, create_missing=create_missing, retry=retry, timeout=timeout, **options)
+    return Broker(
+        settings,
+        requires=requires,
+        create_missing=create_missing,
+        retry=retry,
+        timeout=timeout,
+        telemetry=telemetry,
+        **options,
+    )
 
 
 class Broker(Closing):
@@ -95,6 +107,7 @@ class Broker(Closing):
         create_missing: bool | None = None,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
+        telemetry: bool | None = None,
         **options: Any,
     ) -> None:
         self.url = settings.url.text
@@ -114,6 +127,10 @@ class Broker(Closing):
                 backoff=Backoff(retry or settings.retry or RetryPolicy()),
                 timeout=timeout,
                 create_missing=settings.create_missing if create_missing is None else create_missing,
+                telemetry=open_telemetry(
+                    settings.telemetry if telemetry is None else telemetry,
+                    getattr(adapter, "system", settings.url.scheme),
+                ),
             ),
         )
         self.capabilities = self._opener.get().connection.capabilities

@@ -74,7 +74,8 @@ class Buffer:
         _live.add(self)
         _flush_in_children()
 
-    def submit(self, event: CloudEvent, delay: float, account: Account) -> Future[Receipt]:
+    def submit(self, event: CloudEvent, delay: float, account: Account, sent: CloudEvent) -> Future[Receipt]:
+        """Take an event in. `sent`: the same, as it is to be sent."""
         future: Future[Receipt] = Future()
         with self._lock:
             while len(self.waiting) >= self._max and not self._closing:
@@ -91,7 +92,7 @@ class Buffer:
                 raise ClosedError(f"the publisher for topic {self._topic} on {self._broker} was closed")
             if not self._incoming:
                 self._since = clock.now()
-            self._incoming.append((event, delay, future, account))
+            self._incoming.append((sent, delay, future, account))
             self._number += 1
             self._unresolved[future] = event, account, self._number
             self.waiting[self._number] = account.waiting[self._number] = None

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, cast
 import msgspec
 
 from cloudevents_bridge import clock, driver
+from cloudevents_bridge.around import Around
 from cloudevents_bridge.delivery import Delivery, Reject
 from cloudevents_bridge.errors import BridgeError, DecodeError, ErrorCode, make_error
 from cloudevents_bridge.event import CloudEvent
@@ -128,7 +129,7 @@ def _caller(handler: Callable[..., object], takes: list[Callable[[Delivery], obj
             try:
                 await handler(*[take(delivery) for take in takes])  # type: ignore[misc]
             except DecodeError as error:
-                _reject(error, delivery)
+                _reject(delivery, error)
                 raise
 
         return call_in_loop
@@ -139,7 +140,7 @@ def _caller(handler: Callable[..., object], takes: list[Callable[[Delivery], obj
             try:
                 result = handler(delivery.event)
             except DecodeError as error:
-                _reject(error, delivery)
+                _reject(delivery, error)
                 raise
             return None if result is None else _given(result, delivery, name)
 
@@ -149,7 +150,7 @@ def _caller(handler: Callable[..., object], takes: list[Callable[[Delivery], obj
         try:
             result = handler(*[take(delivery) for take in takes])
         except DecodeError as error:
-            _reject(error, delivery)
+            _reject(delivery, error)
             raise
         return None if result is None else _given(result, delivery, name)
 
@@ -177,23 +178,19 @@ def _data(model: Any, delivery: Delivery) -> object:
 def _given(result: object, delivery: Delivery, name: str) -> object:
     """What a handler returned, if that is still to be run."""
     if isinstance(result, Awaitable):
-        return _awaited(result, delivery)
+        return Around(result, _nothing, functools.partial(_reject, delivery))
     if isinstance(result, (GeneratorType, AsyncGeneratorType)):
         raise TypeError(f"{name} returned a generator, which nobody would run: handle the event without `yield`")
     return None
 
 
-async def _awaited(result: Awaitable[object], delivery: Delivery) -> None:
-    try:
-        await result
-    except DecodeError as error:
-        _reject(error, delivery)
-        raise
+def _nothing() -> None:
+    """Begins nothing."""
 
 
-def _reject(error: DecodeError, delivery: Delivery) -> None:
+def _reject(delivery: Delivery, error: BaseException | None) -> None:
     """Reject an event whose own data cannot be decoded: it never will be. Others that a handler reads may be."""
-    if error.of == (delivery.event.source, delivery.event.id):
+    if isinstance(error, DecodeError) and error.of == (delivery.event.source, delivery.event.id):
         raise Reject(str(error)) from error
 
 

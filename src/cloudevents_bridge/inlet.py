@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from cloudevents_bridge import clock, driver
@@ -133,6 +134,15 @@ class Inlet:
         Args:
             timeout: seconds for all of it; None: as the session says.
         """
+        telemetry = self.session.config.telemetry
+        if telemetry is None or verb == "extend":
+            return self._settle_each(verb, deliveries, seconds, timeout)
+        settle = partial(self._settle_each, verb, deliveries, seconds, timeout)
+        return telemetry.settle(self.of, verb, deliveries, settle)
+
+    def _settle_each(
+        self, verb: Verb, deliveries: Sequence[Delivery], seconds: float, timeout: float | None
+    ) -> list[BridgeError | None]:
         asked = clock.now()
         outcomes = self._settle(verb, [delivery._inbound for delivery in deliveries], seconds, timeout=timeout)
         errors: list[BridgeError | None] = []
@@ -163,11 +173,21 @@ class Inlet:
         Raises:
             BridgeError: what the broker said; the delivery stays with this consumer.
         """
+        telemetry = self.session.config.telemetry
+        if telemetry is None:
+            failure = self._bury_one(delivery, reason, error)
+        else:
+            [failure] = telemetry.settle(self.of, "dead", [delivery], lambda: [self._bury_one(delivery, reason, error)])
+        if failure is not None:
+            raise failure
+
+    def _bury_one(self, delivery: Delivery, reason: str, error: BaseException | None) -> BridgeError | None:
         outcome = self._bury(delivery._inbound, reason, error)
         if isinstance(outcome, Fault):
-            raise self._error("dead", delivery, outcome)
+            return self._error("dead", delivery, outcome)
         with self.guard:
             self._out.pop(delivery, None)
+        return None
 
     def outstanding(self) -> list[Delivery]:
         """What was received and is not settled."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from typing import Literal, cast
@@ -64,7 +64,12 @@ class Publisher(Closing):
             UnsupportedError: if `delay` is not 0 and the broker has no such capability.
             BridgeError: if it was not accepted; with `.maybe_applied` it is not known whether it was.
         """
-        outcome = self._publish_one(_checked(event, "publish"), delay, timeout)
+        _checked(event, "publish")
+        telemetry = self._line.opener.config.telemetry
+        if telemetry is None:
+            outcome = self._publish_one(event, delay, timeout)
+        else:
+            outcome = telemetry.send(self.topic, event, lambda event: self._publish_one(event, delay, timeout))
         if isinstance(outcome, BridgeError):
             raise outcome
         return outcome
@@ -86,7 +91,11 @@ class Publisher(Closing):
         if not taken:
             self._open()
             return []
-        outcomes = self._publish(taken, delay, timeout)
+        telemetry = self._line.opener.config.telemetry
+        if telemetry is None:
+            outcomes = self._publish(taken, delay, timeout)
+        else:
+            outcomes = telemetry.send_many(self.topic, taken, lambda events: self._publish(events, delay, timeout))
         failed = [
             (event, outcome) for event, outcome in zip(taken, outcomes, strict=True) if isinstance(outcome, BridgeError)
         ]
@@ -107,6 +116,13 @@ class Publisher(Closing):
             BridgeError: RESOURCE_EXHAUSTED if the buffer is full and the publisher was opened with on_full="raise".
         """
         _checked(event, "submit")
+        telemetry = self._line.opener.config.telemetry
+        if telemetry is None:
+            return self._submit(event, event, delay)
+        return telemetry.submit(self.topic, event, lambda carrying: self._submit(event, carrying, delay))
+
+    def _submit(self, event: CloudEvent, sent: CloudEvent, delay: float) -> Future[Receipt]:
+        """Submit an event. `sent`: the same, as it is to be sent."""
         self._check_delay(self._open(), delay)
         buffer = self._line.buffer(self._options)
         submitted = self._submitted
@@ -115,7 +131,7 @@ class Publisher(Closing):
                 submitted = self._submitted
                 if submitted is None or submitted[0] is not buffer:
                     submitted = self._submitted = (buffer, Account())
-        return buffer.submit(event, delay, submitted[1])
+        return buffer.submit(event, delay, submitted[1], sent)
 
     def flush(self, *, timeout: float = 30.0) -> None:
         """Wait until everything submitted here so far is accepted or has failed.
@@ -185,7 +201,9 @@ class Publisher(Closing):
         outlet.run(outbox, lambda resolved: told.extend(outlet.outcome(event, *each) for each in resolved), time.sleep)
         return told[0]
 
-    def _publish(self, events: list[CloudEvent], delay: float, timeout: float | None) -> list[Receipt | BridgeError]:
+    def _publish(
+        self, events: Sequence[CloudEvent], delay: float, timeout: float | None
+    ) -> list[Receipt | BridgeError]:
         outlet, deadline = self._begin(delay, timeout)
         outbox = outlet.outbox()
         waiting = enumerate(events)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from cloudevents_bridge import clock, driver
@@ -15,6 +15,9 @@ from cloudevents_bridge.core.retry import Backoff
 from cloudevents_bridge.errors import ClosedError, ErrorCode, UnsupportedError, make_error
 from cloudevents_bridge.faults import place_name, wrapped
 from cloudevents_bridge.topics import Subscription, Topic
+
+if TYPE_CHECKING:
+    from cloudevents_bridge.telemetry.otel import Telemetry
 
 T = TypeVar("T")
 Place: TypeAlias = driver.Topic | driver.Subscription
@@ -80,13 +83,14 @@ def places(topics: Iterable[Topic]) -> list[Place]:
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """What a session needs to know. `broker`: the URL that errors show."""
+    """What a session needs to know. `broker`: the URL that errors show. `telemetry`: None: there is none."""
 
     broker: str
     declared: Declared
     backoff: Backoff
     timeout: float
     create_missing: bool
+    telemetry: Telemetry | None = None
 
 
 class Session:

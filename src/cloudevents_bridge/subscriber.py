@@ -67,7 +67,7 @@ class Subscriber(Closing):
             raise InvalidArgumentError(f"max_events is {max_events!r}: it must be at least 1")
         if not wait >= 0:
             raise InvalidArgumentError(f"wait is {wait!r}: it must be 0 or more seconds")
-        return self._open().take(max_events, min(wait, LONGEST_WAIT))
+        return self._take(self._open(), max_events, min(wait, LONGEST_WAIT), batch=True)
 
     def ack_many(self, deliveries: Iterable[Delivery]) -> None:
         """Ack deliveries of this subscriber in native batches. Those acked before are passed over.
@@ -118,7 +118,7 @@ class Subscriber(Closing):
         while not self.closed:
             try:
                 fetcher = self._open()
-                received = fetcher.take(1, ITERATION_WAIT)
+                received = self._take(fetcher, 1, ITERATION_WAIT, batch=False)
             except ClosedError:
                 if self._closed:
                     return
@@ -129,6 +129,12 @@ class Subscriber(Closing):
                     yield delivery
                 finally:
                     fetcher.keeper.drop(delivery)
+
+    def _take(self, fetcher: _Fetcher, most: int, wait: float, *, batch: bool) -> list[Delivery]:
+        telemetry = self._opener.config.telemetry
+        if telemetry is None:
+            return fetcher.take(most, wait)
+        return telemetry.receive(self._of, lambda: fetcher.take(most, wait), batch=batch)
 
     @property
     def closed(self) -> bool:

@@ -148,6 +148,8 @@ class Worker(Closing):
         _check_seconds("max_lease", max_lease)
         of, declared = self._place(topic, subscription)
         make, threads = _program(handler, batch=batch is not None, concurrency=concurrency)
+        if (telemetry := self._opener.config.telemetry) is not None:
+            make = telemetry.around(make, batch=batch is not None)
         job = _Job(of, declared, make, threads, concurrency, batch or 1, tuple(foreign), max_lease, dead_letters)
         with self._lock:
             if self._running:

@@ -60,3 +60,14 @@ def test_a_worker_is_measured(tmp_path: Path) -> None:
     handled, megabytes = re.search(r"([\d,]+) handled in .* ([\d.]+) MB of memory", told).groups()  # type: ignore[union-attr]
     assert int(handled.replace(",", "")) > 0
     assert float(megabytes) < 100
+
+
+def test_telemetry_that_is_off_costs_nothing(tmp_path: Path) -> None:
+    told = run(tmp_path, "telemetry.py", "--rounds", 1, "--events", 50)
+    assert [line.split("|")[1].strip() for line in told.splitlines() if line.startswith("| ")][1:] == [
+        "publish",
+        "publish_many",
+        "receive + ack",
+        "run a handler",
+        "the question whether it is on",
+    ]

@@ -117,7 +117,7 @@ SIGNATURES: dict[object, list[str]] = {
     ],
 }
 PARAMETERS: dict[Any, str] = {
-    ceb.connect: "url profile config topics requires create_missing retry timeout options",
+    ceb.connect: "url profile config topics requires create_missing retry timeout telemetry options",
     ceb.CloudEvent: "type source data id time subject datacontenttype dataschema partitionkey extensions",
     ceb.Topic: "name subscriptions ordered native",
     ceb.Subscription: "name max_attempts lease redelivery filter native",
