@@ -116,6 +116,11 @@ def run_here(coroutine: Coroutine[Any, Any, object]) -> object:
     )
 
 
+def is_of(error: BaseException | None, delivery: Delivery) -> bool:
+    """Whether the event's own data cannot be decoded: it never will be. What else a handler reads may be, later."""
+    return isinstance(error, DecodeError) and error.of == (delivery.event.source, delivery.event.id)
+
+
 def name_of(what: object) -> str:
     """A function as errors name it."""
     return getattr(what, "__qualname__", None) or repr(what)
@@ -189,8 +194,8 @@ def _nothing() -> None:
 
 
 def _reject(delivery: Delivery, error: BaseException | None) -> None:
-    """Reject an event whose own data cannot be decoded: it never will be. Others that a handler reads may be."""
-    if isinstance(error, DecodeError) and error.of == (delivery.event.source, delivery.event.id):
+    """Reject an event whose own data cannot be decoded."""
+    if is_of(error, delivery):
         raise Reject(str(error)) from error
 
 

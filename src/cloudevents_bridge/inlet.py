@@ -135,7 +135,7 @@ class Inlet:
             timeout: seconds for all of it; None: as the session says.
         """
         telemetry = self.session.config.telemetry
-        if telemetry is None or verb == "extend":
+        if telemetry is None or verb == "extend" or not deliveries:
             return self._settle_each(verb, deliveries, seconds, timeout)
         settle = partial(self._settle_each, verb, deliveries, seconds, timeout)
         return telemetry.settle(self.of, verb, deliveries, settle)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from cloudevents_bridge.core.inbox import Inbox
 from cloudevents_bridge.core.lanes import Entry
 from cloudevents_bridge.core.settlements import Settlement
-from cloudevents_bridge.delivery import Delivery, Reject, Retry, Word, log
+from cloudevents_bridge.delivery import Delivery, Postponed, Reject, Retry, Word, log
 from cloudevents_bridge.errors import BridgeError, DecodeError
+from cloudevents_bridge.handlers import is_of
 
 if TYPE_CHECKING:
     from cloudevents_bridge.inlet import Inlet
@@ -59,7 +60,7 @@ class Outcomes:
             delivery._word = "acked"
             inbox.done(entry, "ack", now)
         else:
-            self.failed += 1
+            self.failed += not isinstance(error, Postponed)
             self._fail(entry, error, now)
 
     def _fail(self, entry: Entry, error: BaseException, now: float) -> None:
@@ -68,7 +69,7 @@ class Outcomes:
             self._inbox.stop(now)
             self._retry(entry, 0.0, now)
             return
-        if isinstance(error, (Reject, DecodeError)) and not self._inlet.of_dead_letters:
+        if (isinstance(error, Reject) or is_of(error, delivery)) and not self._inlet.of_dead_letters:
             reason = error.reason if isinstance(error, Reject) else str(error)
             self._bury(entry, reason, None, error, now)
             return
@@ -147,6 +148,9 @@ def name(delivery: Delivery) -> str:
 
 
 def _say(delivery: Delivery, error: BaseException | None, then: str) -> None:
+    if isinstance(error, Postponed):
+        log.info("%s, attempt %d, was not run (%s); %s", name(delivery), delivery.attempt, error, then)
+        return
     expected = isinstance(error, (Retry, Reject, DecodeError))
     why = f" ({error})" if isinstance(error, Retry) and error.reason else ""
     log.warning(

@@ -22,6 +22,7 @@ from cloudevents_bridge import (
     Subscription,
     Topic,
 )
+from cloudevents_bridge.delivery import Postponed
 from cloudevents_bridge.errors import InvalidArgumentError
 from cloudevents_bridge.obituary import read
 from cloudevents_bridge.types import Stats
@@ -118,13 +119,49 @@ def test_data_that_is_not_what_the_handler_asks_for_is_a_reject(broker: Broker, 
     assert scripted.verbs() == ["dead"]
 
 
-def test_a_decode_error_of_a_batch_handler_is_a_reject(broker: Broker, scripted: Scripted) -> None:
+def test_data_that_is_not_what_a_batch_handler_asks_for_is_a_reject_of_that_event(
+    broker: Broker, scripted: Scripted
+) -> None:
     def handle(deliveries: list[Delivery]) -> None:
-        raise DecodeError("no list")
+        for delivery in deliveries:
+            delivery.event.data_as(list[int])
+
+    for id, data in [("1", [1]), ("2", {"n": 1}), ("3", [3])]:
+        scripted.put(event(id, data=data))
+    run(broker, handle, batch=3)
+    [dead] = [settled for settled in scripted.settles if settled.verb == "dead"]
+    assert dead.ids == ["2"]
+    assert "data of event '2'" in read(dead.reason).reason
+    assert sorted(id for settled in scripted.settles if settled.verb == "ack" for id in settled.ids) == ["1", "3"]
+
+
+def test_what_else_a_handler_cannot_decode_is_a_failure_like_any(broker: Broker, scripted: Scripted) -> None:
+    def handle(delivery: Delivery) -> None:
+        if delivery.attempt == 1:
+            raise DecodeError("the answer of another service is no JSON")
 
     scripted.put(event())
-    run(broker, handle, batch=3)
-    assert read(scripted.settles[0].reason).reason == "no list"
+    run(broker, handle)
+    assert scripted.verbs() == ["nack", "ack"]
+
+
+def test_an_event_that_is_postponed_has_not_failed(
+    opened: Opened, scripted: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    topics = [Topic("orders", subscriptions=[Subscription("billing", max_attempts=2)])]
+    scripted.put(event())
+
+    def handle(delivery: Delivery) -> None:
+        if delivery.attempt < 5:
+            raise Postponed(0.0, "another run is handling the event")
+
+    with caplog.at_level(logging.INFO):
+        stats = run(opened(topics=topics), handle)
+    assert scripted.verbs() == ["nack"] * 4 + ["ack"]
+    assert (stats.handled, stats.failed, stats.dead_lettered) == (1, 0, 0)
+    [first, *_] = [record for record in caplog.records if "was not run" in record.getMessage()]
+    assert first.levelno == logging.INFO
+    assert "(another run is handling the event); it runs again in about 0 s" in first.getMessage()
 
 
 def test_retry_says_how_long_to_wait(broker: Broker, scripted: Scripted) -> None:
