@@ -215,7 +215,7 @@ class TestWhileAnotherRuns:
         [outcome] = inner
         assert (outcome.action, type(outcome.error)) == ("nack", Postponed)
         assert isinstance(outcome.error, ceb.Retry)
-        assert outcome.delay == pytest.approx(60.0, abs=30.0)  # when the other's claim can have ended
+        assert outcome.delay == pytest.approx(0.1 * 2 ** (attempt - 1))  # soon, then later
         assert fake.deliver(router, make_event()).action == "ack"
         assert ran == ["test-1"]
 
@@ -246,6 +246,16 @@ class TestWhileAnotherRuns:
             thread.join()
         assert sorted(ran) == sorted(str(number) for number in range(30))
         assert len(outcomes) == 240
+
+    def test_it_comes_again_no_later_than_the_others_claim_can_have_ended(self, fake: FakeBroker, store: Store) -> None:
+        outcomes: list[Any] = []
+
+        def handler(event: ceb.CloudEvent) -> None:
+            outcomes.append(fake.deliver(router, event, attempt=14))
+
+        router = routed(idempotent(store), handler)
+        fake.deliver(router, make_event())
+        assert outcomes[0].delay == pytest.approx(60.0, abs=30.0)
 
 
 class TestLeases:
@@ -384,15 +394,15 @@ class TestLeases:
 
 
 class TestTheStoreIsDown:
-    @pytest.mark.parametrize("attempt", [1, 5])
+    @pytest.mark.parametrize(("attempt", "delay"), [(1, 1.0), (5, 16.0), (14, 300.0)])
     def test_nothing_is_run_and_nothing_dead_lettered(
-        self, fake: FakeBroker, watched: Watched, attempt: int, caplog: pytest.LogCaptureFixture
+        self, fake: FakeBroker, watched: Watched, attempt: int, delay: float, caplog: pytest.LogCaptureFixture
     ) -> None:
         ran: list[str] = []
         watched.broken.add("claim")
         router = routed(idempotent(watched), lambda event: ran.append(event.id))
         outcome = fake.deliver(router, make_event(), attempt=attempt)
-        assert outcome.action == "nack"
+        assert (outcome.action, outcome.delay) == ("nack", delay)
         assert not ran
         assert isinstance(outcome.error, ceb.Retry)
         assert isinstance(outcome.error.__cause__, UnavailableError)

@@ -27,6 +27,10 @@ SHORTEST = 1.0
 """Seconds of a claim, at least."""
 WITHOUT_LEASE = 60.0
 """Seconds of a claim for an event that is handled by itself, which has no lease."""
+SOON = 0.1
+"""Seconds until an event that another run has comes again; twice as many each time, and at most what the claim lasts."""
+LATER = (1.0, 300.0)
+"""Seconds until an event comes again while the store cannot be used: twice as many each time, and at most."""
 
 
 class Run(NamedTuple):
@@ -40,8 +44,8 @@ class Run(NamedTuple):
 def idempotent(store: Store, *, key: Callable[[CloudEvent], str] | None = None, ttl: float = TTL) -> Idempotent:
     """Middleware that runs the handler once for an event, however often it is delivered.
 
-    A run claims the event first. While it runs, another delivery of the event is given back and comes again when the
-    claim can have ended; once it is done, the others are acked without running. A run that fails releases its claim.
+    A run claims the event first. While it runs, another delivery of the event is given back, and comes again soon, then
+    later; once it is done, the others are acked without running. A run that fails releases its claim.
     The claim of one that crashed ends with the lease of its delivery; while a handler runs, it is renewed as the lease
     is extended. What crashes between the end of the handler and the store's word that it is done is run again.
 
@@ -133,7 +137,8 @@ class Idempotent:
             log.debug("event %s (%s) was handled before", delivery.event.id, delivery.event.type)
             return None
         if claim.state == "busy":
-            raise Postponed(claim.remaining, "another run is handling the event")
+            most = lease if claim.remaining is None else claim.remaining
+            raise Postponed(_delay(delivery, SOON, most), "another run is handling the event")
         self._renewer.keep(run, lease)
         return run
 
@@ -144,7 +149,8 @@ class Idempotent:
             event = run.delivery.event
             log.warning("event %s (%s) is given back, it cannot be claimed: %s", event.id, event.type, error)
             # not the event's fault, so it must not end as a dead letter while the store is down
-            raise Postponed(reason=f"the store of idempotent handling cannot be used: {error}") from error
+            delay = _delay(run.delivery, *LATER)
+            raise Postponed(delay, f"the store of idempotent handling cannot be used: {error}") from error
 
     def _renew(self, run: Run) -> float | None:
         if run.delivery.lease_lost:
@@ -177,6 +183,11 @@ class Idempotent:
         # a digest, since keys of stores are short and may not hold everything that a source may
         digest = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
         return f"{delivery.topic}.{delivery.subscription}.{digest}" if delivery.topic else digest
+
+
+def _delay(delivery: Delivery, first: float, most: float) -> float:
+    """Seconds until an event that was not run comes again."""
+    return float(min(first * 2 ** min(delivery.attempt - 1, 20), most))
 
 
 def _lease(delivery: Delivery) -> float:
