@@ -155,7 +155,7 @@ def test_an_event_that_is_postponed_has_not_failed(
         if delivery.attempt < 5:
             raise Postponed(0.0, "another run is handling the event")
 
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="cloudevents_bridge"):
         stats = run(opened(topics=topics), handle)
     assert scripted.verbs() == ["nack"] * 4 + ["ack"]
     assert (stats.handled, stats.failed, stats.dead_lettered) == (1, 0, 0)
