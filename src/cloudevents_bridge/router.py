@@ -41,7 +41,7 @@ class _Table:
 
     def find(self, type: str) -> _Route | None:
         """The most specific route: exact, then the longest prefix, then any."""
-        if (route := self.routes.get(type)) is not None and not type.endswith("*"):
+        if (route := self.routes.get(type)) is not None:
             return route
         for prefix in self._prefixes:
             if type.startswith(prefix):
