@@ -16,7 +16,16 @@ from cloudevents_bridge import clock
 from cloudevents_bridge.delivery import Postponed
 from cloudevents_bridge.errors import InvalidArgumentError, UnavailableError
 from cloudevents_bridge.handlers import alone
-from cloudevents_bridge.middleware import Claim, Idempotent, MemoryStore, SQLiteStore, Store, idempotency, idempotent
+from cloudevents_bridge.middleware import (
+    Claim,
+    Idempotent,
+    MemoryStore,
+    SQLiteStore,
+    Store,
+    idempotency,
+    idempotent,
+    renewing,
+)
 from cloudevents_bridge.testing import FakeBroker, make_event
 
 
@@ -353,6 +362,26 @@ class TestLeases:
         assert run is not None
         other._end(run, done=True)
         assert [each for each in watched.asked if each != "renew"] == ["claim", "claim", "complete", "complete"]
+
+    def test_a_short_claim_is_renewed_in_time_beside_a_long_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(renewing, "LOOK", 60.0)
+        renewed: list[str] = []
+
+        def renew(run: str) -> float:
+            renewed.append(run)
+            return 0.1
+
+        renewer: renewing.Renewer[str] = renewing.Renewer(renew)
+        renewer.keep("long", 600.0)
+        until(lambda: renewer._wake_at > clock.now() + 30.0)
+        renewer.keep("short", 0.1)
+        until(lambda: renewed)
+        assert set(renewed) == {"short"}
+        monkeypatch.setattr(renewing, "LOOK", 0.02)
+        renewer.drop("long")
+        renewer.drop("short")
+        with renewer._lock:
+            renewer._changed.notify_all()
 
     def test_a_renewal_that_fails_is_tried_again(
         self, monkeypatch: pytest.MonkeyPatch, watched: Watched, caplog: pytest.LogCaptureFixture

@@ -56,6 +56,16 @@ class TestReceiving:
         [consumed] = recorded.points("messaging.client.consumed.messages")
         assert (consumed.attributes, consumed.value) == (operation("receive"), 2)
 
+    def test_it_takes_as_long_as_the_caller_waited(self, broker: ceb.Broker, recorded: Recorded) -> None:
+        broker.subscriber("orders", "billing").receive(wait=0)
+        broker.publish("orders", make_event(), delay=0.1)
+        with broker.subscriber("orders", "billing") as subscriber:
+            subscriber.receive(wait=5)
+        span = recorded.span("receive orders")
+        assert span.start_time is not None
+        assert span.end_time is not None
+        assert span.end_time - span.start_time >= 50_000_000
+
     def test_one_that_brings_nothing_is_not_told(self, broker: ceb.Broker, recorded: Recorded) -> None:
         broker.subscriber("orders", "billing").receive(wait=0)
         assert recorded.spans() == []

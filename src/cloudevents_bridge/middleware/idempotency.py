@@ -28,7 +28,7 @@ SHORTEST = 1.0
 WITHOUT_LEASE = 60.0
 """Seconds of a claim for an event that is handled by itself, which has no lease."""
 SOON = 0.1
-"""Seconds until an event that another run has comes again; twice as many each time, and at most what the claim lasts."""
+"""Seconds until an event that another run has comes again; twice as many each time, at most what its claim lasts."""
 LATER = (1.0, 300.0)
 """Seconds until an event comes again while the store cannot be used: twice as many each time, and at most."""
 

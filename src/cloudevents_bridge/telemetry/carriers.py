@@ -11,7 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from cloudevents_bridge.event import CloudEvent, State, make_event
+from cloudevents_bridge.event import CloudEvent, make_event
 
 MAX_LINKS = 128
 """Links of one span, at most: what the SDK keeps if nobody says otherwise."""
@@ -26,7 +26,7 @@ def carrying(event: CloudEvent, span: Span) -> CloudEvent:
         return event
     carrier: dict[str, str] = {}
     _W3C.inject(carrier, trace.set_span_in_context(span, Context()))
-    return make_event(event.__class__, State(replace(state.members, **carrier), state.extra, state.body))
+    return make_event(event.__class__, replace(state, members=replace(state.members, **carrier)))
 
 
 class Carrying(Sequence[CloudEvent]):
