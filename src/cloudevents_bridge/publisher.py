@@ -118,10 +118,10 @@ class Publisher(Closing):
         _checked(event, "submit")
         telemetry = self._line.opener.config.telemetry
         if telemetry is None:
-            return self._submit(event, event, delay)
-        return telemetry.submit(self.topic, event, lambda carrying: self._submit(event, carrying, delay))
+            return self._enter(event, event, delay)
+        return telemetry.submit(self.topic, event, lambda carrying: self._enter(event, carrying, delay))
 
-    def _submit(self, event: CloudEvent, sent: CloudEvent, delay: float) -> Future[Receipt]:
+    def _enter(self, event: CloudEvent, sent: CloudEvent, delay: float) -> Future[Receipt]:
         """Submit an event. `sent`: the same, as it is to be sent."""
         self._check_delay(self._open(), delay)
         buffer = self._line.buffer(self._options)

@@ -134,7 +134,9 @@ class Subscriber(Closing):
         telemetry = self._opener.config.telemetry
         if telemetry is None:
             return fetcher.take(most, wait)
-        return telemetry.receive(self._of, lambda: fetcher.take(most, wait), batch=batch)
+        with telemetry.receiving(self._of, batch=batch) as received:
+            received.extend(fetcher.take(most, wait))
+        return received
 
     @property
     def closed(self) -> bool:

@@ -7,8 +7,9 @@ propagator is configured for the rest: an event that leaves for another system i
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from opentelemetry import metrics, trace
@@ -127,20 +128,22 @@ class Telemetry:
 
     # -- on the way in
 
-    def receive(self, of: driver.Subscription, take: Callable[[], list[Delivery]], *, batch: bool) -> list[Delivery]:
-        """Take deliveries for a caller who asked for them. One who gets nothing has no span: it polls again."""
-        if self._silent():
-            return take()
+    @contextmanager
+    def receiving(self, of: driver.Subscription, *, batch: bool) -> Iterator[list[Delivery]]:
+        """Around taking deliveries for a caller who asked for them; they are put into the list that it gives. A caller
+        who gets none has no span, and polls again.
+        """
         began, began_at = time.perf_counter(), time.time_ns()
+        deliveries: list[Delivery] = []
         try:
-            deliveries = take()
+            yield deliveries
         except BridgeError as error:
-            self._received(of, [], batch, began, began_at).end(error)
+            if not self._silent():
+                self._received(of, [], batch, began, began_at).end(error)
             raise
-        if deliveries:
+        if deliveries and not self._silent():
             self._metrics.consumed.add(len(deliveries), self._base("receive", "receive", of.topic.name, _name(of)))
             self._received(of, deliveries, batch, began, began_at).end(None)
-        return deliveries
 
     def _received(
         self, of: driver.Subscription, deliveries: Sequence[Delivery], batch: bool, began: float, began_at: int
