@@ -114,12 +114,13 @@ class Inbox:
             entry.last = now + self._max_lease if self._extends else entry.ends
             self._size += entry.size
             self._leases.add(entry)
-            if self._marks is not None:
-                self._marks.add(entry)
             if self.stopping:
                 self._settle(entry, "release", 0.0, now)
                 continue
-            if entry.suspect:
+            if self._marks is not None:
+                self._marks.add(entry)
+                entry.suspect = False  # it could not have the process for itself without giving others back
+            elif entry.suspect:
                 self._prefetch.restart()
             self._lanes.add(entry)
             if entry.key is not None and self._lanes.parked + self._held > self._max_held:
@@ -168,7 +169,8 @@ class Inbox:
 
         Where it has no ordering key and the broker has a delay that long, the broker does that. Else it is held here,
         and its lane with it: `state` is "held" then. Where there is no room to hold it, or no time, it is given back
-        with the longest delay that the broker has, and those behind it at once.
+        with the longest delay that the broker has, and those behind it at once. Where an ack covers a prefix nothing
+        can be given back without all that follows: there nothing more is fetched instead.
         """
         self._prefetch.handled(now, well=False)
         if entry.state != "running":
@@ -180,6 +182,7 @@ class Inbox:
                 self._forget(entry)
             elif self.stopping:
                 self._release([entry], now)
+                self._rewind(entry, now)
             else:
                 self._settle(entry, "nack", delay, now)
         elif self._may_hold(entry, now + delay):
@@ -207,13 +210,15 @@ class Inbox:
         """A settlement is over. What failed comes again when its lease ends.
 
         Args:
-            nack: what could not be dead-lettered, and is to be given back with a delay of so many seconds.
+            nack: what could not be dead-lettered, and is to be given back with a delay of so many seconds. Where an
+                ack covers a prefix that is tried again.
         """
         instead = {id(entry): delay for entry, delay in nack}
         for entry in settlement.entries:
             self._unsettled -= 1
-            if id(entry) in instead:
-                self._settle(entry, "nack", min(instead[id(entry)], self._nack_delay), now)
+            if id(entry) in instead and not entry.lost:
+                delay = min(instead[id(entry)], self._nack_delay)
+                self._settle(entry, "nack" if self._marks is None else "dead", delay, now)
             elif settlement.verb == "dead" and self._marks is not None and not entry.lost:
                 self._settle(entry, "ack", 0.0, now)  # the copy is made, and the ack takes its turn
             else:
@@ -293,7 +298,9 @@ class Inbox:
 
     def run_at(self) -> float | None:
         """When to ask `next_run` although nothing happened."""
-        return self._retries[0][0] if self._retries and not self.stopping else None
+        if self.stopping or not self._retries or self._alone is not None or self.running >= self._concurrency:
+            return None
+        return self._retries[0][0]
 
     def settle_at(self) -> float | None:
         """When to ask `next_settlement` although nothing happened."""
@@ -307,7 +314,8 @@ class Inbox:
 
     @property
     def _fetches_nothing(self) -> bool:
-        return self.stopping or self._alone is not None or bool(self._lanes.suspects)
+        full = self._marks is not None and self._held >= self._max_held
+        return self.stopping or full or self._alone is not None or bool(self._lanes.suspects)
 
     @property
     def _hurry(self) -> bool:
@@ -345,6 +353,8 @@ class Inbox:
         return not entry.lost
 
     def _may_hold(self, entry: Entry, until: float) -> bool:
+        if self._marks is not None:
+            return True
         room = self._lanes.parked + self._held + self._lanes.behind(entry) < self._max_held
         kept = (entry.last if self._extends else entry.ends) - margin(entry.lease)
         return room and until < kept and 2 * (self._held_size + entry.size) <= self._max_bytes
@@ -368,7 +378,6 @@ class Inbox:
             self._lanes.end(entry, "settling")
         self._settle(entry, "nack", delay, now)
         self._release(behind, now)
-        self._rewind(entry, now)
 
     def _drop(self, entry: Entry, now: float) -> None:
         """Its lease is lost, or it shall not run: take it and what is behind it out of its lane, and give that back."""
@@ -392,7 +401,7 @@ class Inbox:
         for each, was_done in self._marks.rewind(entry):
             if was_done:  # and not to be acked before the others
                 self._unsettled -= 1
-                self._forget(each)
+                self._release([each], now)
             elif each.state in ("waiting", "held"):
                 if each.state == "held":
                     self._unhold(each)
