@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cloudevents_bridge.core.inbox import Inbox
@@ -159,5 +160,13 @@ def _say(delivery: Delivery, error: BaseException | None, then: str) -> None:
         delivery.attempt,
         why,
         then,
-        exc_info=None if expected else error,
+        exc_info=None if expected or error is None else (type(error), error, _own_trace(error)),
     )
+
+
+def _own_trace(error: BaseException) -> TracebackType | None:
+    """The stack from the handler on: how it came to be called says nothing about its failure."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("cloudevents_bridge."):
+        trace = trace.tb_next
+    return trace or error.__traceback__

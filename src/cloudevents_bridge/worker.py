@@ -110,6 +110,7 @@ class Worker(Closing):
         self._process = 0
         self._error: BaseException | None = None
         self._running = False
+        self._beside = False
         self._closed = False
 
     def add(
@@ -190,13 +191,15 @@ class Worker(Closing):
             BridgeError: FAILED_PRECONDITION if it works already.
         """
         self._begin()
+        self._beside = True
         threading.Thread(target=self._work, args=(None,), name="ceb-worker", daemon=True).start()
 
     def stop(self, *, grace: float | None = None) -> None:
         """Fetch no more, let handlers end within `grace` seconds (None: those of the worker), and give the rest back.
 
-        Returns at once, in any thread and in handlers; `run` or `close` wait for the end. It dead-letters nothing, and
-        spends no attempt where the broker can do so.
+        Returns at once, in any thread, in handlers and in a signal's; `run` or `close` wait for the end. While the
+        worker does not run, the next run ends before it begins. It dead-letters nothing, and spends no attempt where
+        the broker can do so.
         """
         if grace is not None:
             _check_seconds("grace", grace)
@@ -260,7 +263,6 @@ class Worker(Closing):
                 raise InvalidArgumentError("the worker has nothing to do: add() a subscription first")
             self._process = os.getpid()
             self._error = None
-            self._words = SimpleQueue()
             words = self._words
             self._consumers = [
                 Consumer(
@@ -276,7 +278,7 @@ class Worker(Closing):
                 for job in self._jobs
             ]
             self._over.clear()
-            self._running = True
+            self._running, self._beside = True, False
 
     def _work(self, until_idle: float | None) -> None:
         """From the first receive to the last word."""
@@ -331,6 +333,8 @@ class Worker(Closing):
             self._consumers = []
             self._loop = None
             self._running = False
+            while not self._words.empty():  # what was said to this run is not meant for the next
+                self._words.get()
         self._over.set()
 
     def _wait(self, done: Callable[[Consumer], bool], until: float) -> float:
@@ -352,7 +356,8 @@ class Worker(Closing):
     def _fail(self, error: BaseException) -> None:
         if self._error is None:
             self._error = error
-        log.error("the worker stops: %s", error)
+        if self._beside:  # nobody hears of it before `close`
+            log.error("the worker stops: %s", error)
 
     def _raise(self) -> None:
         error, self._error = self._error, None

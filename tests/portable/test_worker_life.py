@@ -293,6 +293,14 @@ def test_a_handler_that_ends_the_program_ends_the_worker(broker: Broker, scripte
     assert scripted.verbs() == ["release"]
 
 
+def test_a_stop_before_it_runs_is_not_lost(broker: Broker, scripted: Scripted) -> None:
+    scripted.put(event())
+    working = worker(broker, lambda event: None)
+    working.stop()
+    assert working.run().handled == 0
+    assert working.run(until_idle=0.05).handled == 1
+
+
 def test_it_may_run_again_and_counts_on(broker: Broker, scripted: Scripted) -> None:
     working = worker(broker, lambda event: None)
     for n in range(2):

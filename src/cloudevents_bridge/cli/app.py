@@ -16,6 +16,7 @@ COMMANDS = {
     "publish": ("publish", "Publish one event, or a stream of them."),
     "receive": ("receive", "Show the next deliveries of a subscription."),
     "tail": ("tail", "Show events as they are published."),
+    "run": ("run", "Run a program's handlers for the events of subscriptions."),
     "dead-letters": ("dead_letters", "List, show, replay and purge dead letters."),
     "topology": ("topology", "Plan, create, export and delete topics and subscriptions."),
     "check": ("check", "Check configuration, identity, existence and rights."),

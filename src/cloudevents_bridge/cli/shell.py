@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,12 +70,12 @@ class Shell:
         if self.profile is not None and self.url is not None:
             raise click.UsageError("--profile and --url each name a broker: give one of them")
 
-    def start_logging(self) -> None:
-        """Let the library's log reach stderr: warnings, or what -v and -q say."""
+    def start_logging(self, *, traces: bool = False) -> None:
+        """Let the library's log reach stderr: warnings, or what -v and -q say; `traces`: with stack traces."""
         log = logging.getLogger("cloudevents_bridge")
         for handler in [each for each in log.handlers if isinstance(each, _ToStderr)]:
             log.removeHandler(handler)
-        log.addHandler(_ToStderr())
+        log.addHandler(_ToStderr(traces=traces or self.debug))
         if self.debug or self.verbose > 1:
             log.setLevel(logging.DEBUG)
         else:
@@ -140,5 +141,14 @@ def _rich_table(headers: Sequence[str], cells: list[list[str]]) -> None:
 
 
 class _ToStderr(logging.Handler):
+    def __init__(self, *, traces: bool) -> None:
+        super().__init__()
+        self._traces = traces
+
     def emit(self, record: logging.LogRecord) -> None:
-        complain(f"{record.levelname.lower()}: {record.getMessage()}", fg="yellow" if record.levelno >= 30 else None)
+        message, *more = record.getMessage().splitlines() or [""]
+        if self._traces and record.exc_info and record.exc_info[1] is not None:
+            more += "".join(traceback.format_exception(*record.exc_info)).splitlines()
+        complain(f"{record.levelname.lower()}: {message}", fg="yellow" if record.levelno >= 30 else None)
+        for line in more:
+            click.echo(f"    {visible(line)}", err=True)
