@@ -182,7 +182,7 @@ class Inlet:
             raise failure
 
     def _bury_one(self, delivery: Delivery, reason: str, error: BaseException | None) -> BridgeError | None:
-        outcome = self._bury(delivery._inbound, reason, error)
+        outcome = self._bury(delivery._inbound, delivery.attempt, reason, error)
         if isinstance(outcome, Fault):
             return self._error("dead", delivery, outcome)
         with self.guard:
@@ -278,7 +278,7 @@ class Inlet:
         if self.of_dead_letters:
             log.warning("a letter of %s cannot be handled, and stays there: %s", place_name(self.place), reason)
             return False
-        outcome = self._bury(inbound, reason, error)
+        outcome = self._bury(inbound, inbound.attempt or 1, reason, error)
         if isinstance(outcome, Fault):
             failure = to_error(outcome, f"dead-letter from {place_name(self.of)}", self.session.broker)
             log.error("a delivery that is to be dead-lettered (%s) comes back: %s", reason, failure)
@@ -312,17 +312,17 @@ class Inlet:
         subject = f"event {delivery.event.id} ({delivery.event.type})"
         return to_error(fault, f"{verb} on {place_name(self.place)}", self.session.broker, subject=subject)
 
-    def _bury(self, inbound: Inbound, reason: str, error: BaseException | None) -> Done | Fault:
+    def _bury(self, inbound: Inbound, attempts: int, reason: str, error: BaseException | None) -> Done | Fault:
         if self.traits.dead:
-            return self._settle("dead", [inbound], reason=write(self.of, inbound.attempt or 1, reason, error))[0]
+            return self._settle("dead", [inbound], reason=write(self.of, attempts, reason, error))[0]
         try:
             with wrapped(self.session.connection, f"dead-letter from {place_name(self.of)}", self.session.broker):
-                self._copy(inbound, reason, error)
+                self._copy(inbound, attempts, reason, error)
         except BridgeError as failure:
             return fault_of(self.session.connection, failure)
         return Done() if self.deferred else self._settle("ack", [inbound])[0]
 
-    def _copy(self, inbound: Inbound, reason: str, error: BaseException | None) -> None:
+    def _copy(self, inbound: Inbound, attempts: int, reason: str, error: BaseException | None) -> None:
         """Publish a copy to the dead-letter place. One that leaves no room for a reason is kept without."""
         if self._dead_letters is None:
             self._dead_letters = self.session.connection.open_publisher(driver.DeadLetters(self.of))
@@ -333,7 +333,7 @@ class Inlet:
         dedup = uuid.uuid4().hex
         message = Outbound(inbound.body, attributes, inbound.key, dedup)
         for longest in (4096, 128):
-            text = write(self.of, inbound.attempt or 1, reason, error, longest=longest)
+            text = write(self.of, attempts, reason, error, longest=longest)
             told = Outbound(inbound.body, {**attributes, DEAD_LETTER: text}, inbound.key, dedup)
             if dead_letters.size(told) <= dead_letters.traits.message_bytes:
                 message = told
