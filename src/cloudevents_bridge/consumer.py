@@ -90,6 +90,7 @@ class Consumer:
         self._poison: list[Poison] = []
         self._giving_up = 0
         self._runs: dict[int, Run] = {}
+        self._runs_at = inf
         self._settles_at = inf
         self._keeps_at = inf
         self._active_at = clock.now()
@@ -275,11 +276,14 @@ class Consumer:
                 while not (entries := self._inbox.next_run(now)):
                     if self._inbox.stopping:
                         return
+                    at = self._inbox.run_at()
+                    self._runs_at = inf if at is None else at
                     self._look()
-                    self._runners.wait(self._inbox.run_at())
+                    self._runners.wait(at)
                     now = clock.now()
                 run = Run(entries, now)
                 self._runs[id(run)] = run
+                self._runs_at = inf
                 self._look()
             self._caller.call(run, self._ran)
 
@@ -409,7 +413,11 @@ class Consumer:
     def _look(self) -> None:
         """Bring to work who has something to do. The lock is held."""
         inbox = self._inbox
-        if inbox.startable and self._runners.available:
+        at = inbox.run_at()
+        due = at is not None and at < self._runs_at
+        if (inbox.startable or due) and self._runners.available:
+            if at is not None:
+                self._runs_at = at
             self._runners.wake()
         at = inbox.settle_at()
         if at is not None and at < self._settles_at and self._settlers.available:

@@ -304,6 +304,58 @@ def test_a_batch_holds_one_of_each_key(ordered: Broker, scripted: Scripted) -> N
     assert all(len(keys) == len(set(keys)) for keys in batches)
 
 
+def test_a_held_retry_of_an_async_handler_runs_when_it_is_due(broker: Broker, scripted: Scripted) -> None:
+    scripted.put(event())
+    runs: list[int] = []
+
+    async def handle(delivery: Delivery) -> None:
+        runs.append(delivery.attempt)
+        if delivery.attempt == 1:
+            raise Retry(0.1)
+
+    with broker.worker().add("orders", "billing", handle):
+        until(lambda: runs == [1, 2])
+
+
+def test_a_held_retry_runs_beside_a_handler_that_is_busy(broker: Broker, scripted: Scripted) -> None:
+    gate = threading.Event()
+    runs: list[tuple[str, int]] = []
+
+    def handle(delivery: Delivery) -> None:
+        runs.append((delivery.event.id, delivery.attempt))
+        if runs[-1] == ("0", 1):
+            raise Retry(0.2)
+        if delivery.event.id == "1":
+            gate.wait(20)
+
+    scripted.put(event("0"))
+    with broker.worker().add("orders", "billing", handle, concurrency=2):
+        until(lambda: runs)
+        scripted.put(event("1"))
+        until(lambda: ("0", 2) in runs)
+        gate.set()
+
+
+def test_a_retry_that_is_due_waits_for_a_free_slot_at_no_cost(broker: Broker, scripted: Scripted) -> None:
+    runs: list[tuple[str, int]] = []
+
+    async def handle(delivery: Delivery) -> None:
+        runs.append((delivery.event.id, delivery.attempt))
+        if runs[-1] == ("0", 1):
+            raise Retry(0.05)
+        if delivery.event.id == "1":
+            await asyncio.sleep(1.0)
+
+    scripted.put(event("0"))
+    scripted.put(event("1"))
+    with broker.worker().add("orders", "billing", handle):
+        until(lambda: ("1", 1) in runs)
+        used = time.process_time()
+        until(lambda: ("0", 2) in runs)
+        used = time.process_time() - used
+    assert used < 0.5, f"a second of waiting cost {used:.2f} s of processor time"
+
+
 def test_what_is_held_is_given_back_when_it_stops(ordered: Broker, scripted: Scripted) -> None:
     def handle(event: CloudEvent) -> None:
         raise Retry(60.0)

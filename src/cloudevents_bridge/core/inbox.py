@@ -297,8 +297,8 @@ class Inbox:
         return None if self._fetches_nothing else self._prefetch.wake_at()
 
     def run_at(self) -> float | None:
-        """When to ask `next_run` although nothing happened."""
-        if self.stopping or not self._retries or self._alone is not None or self.running >= self._concurrency:
+        """When to ask `next_run` although nothing happened. While nothing can start, the end of a run says it."""
+        if self.stopping or self._alone is not None or self.running >= self._concurrency or not self._retries:
             return None
         return self._retries[0][0]
 
