@@ -68,19 +68,22 @@ class Outcomes:
         delivery: Delivery = entry.delivery
         if ends_program(error):
             self._inbox.stop(now)
-            self._retry(entry, 0.0, now)
+            self._release(entry, now)
             return
         if (isinstance(error, Reject) or is_of(error, delivery)) and not self._inlet.of_dead_letters:
             reason = error.reason if isinstance(error, Reject) else str(error)
             self._bury(entry, reason, None, error, now)
             return
         verdict = delivery._judge(error.delay if isinstance(error, Retry) else None, error)
-        if verdict.verb == "dead" and not self._inbox.stopping:
-            self._bury(entry, verdict.reason, error, error, now)
-        else:
+        uncounted = verdict.verb == "dead" or isinstance(error, Postponed)
+        if self._inbox.stopping and uncounted:  # which never dead-letters
+            self._release(entry, now)
+            _say(delivery, error, "it is given back")
+        elif verdict.verb == "nack":
             self._retry(entry, verdict.delay, now)
-            then = "it is given back" if self._inbox.stopping else f"it runs again in about {verdict.delay:.3g} s"
-            _say(delivery, error, then)
+            _say(delivery, error, f"it runs again in about {verdict.delay:.3g} s")
+        else:
+            self._bury(entry, verdict.reason, error, error, now)
 
     def _retry(self, entry: Entry, delay: float, now: float) -> None:
         delivery: Delivery = entry.delivery
@@ -88,6 +91,10 @@ class Outcomes:
         self._inbox.retry(entry, delay, now)
         if entry.state == "held":
             entry.delivery = self._inlet.renew(delivery)
+
+    def _release(self, entry: Entry, now: float) -> None:
+        entry.delivery._word = "given back"
+        self._inbox.release(entry, now)
 
     def _bury(
         self, entry: Entry, reason: str, kept: BaseException | None, error: BaseException | None, now: float

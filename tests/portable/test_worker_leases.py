@@ -356,16 +356,60 @@ def test_a_retry_that_is_due_waits_for_a_free_slot_at_no_cost(broker: Broker, sc
     assert used < 0.5, f"a second of waiting cost {used:.2f} s of processor time"
 
 
-def test_what_is_held_is_given_back_when_it_stops(ordered: Broker, scripted: Scripted) -> None:
+@pytest.mark.parametrize("longest", [0.0, 10.0, 900.0])
+def test_what_is_held_is_given_back_when_it_stops(opened: Opened, scripted: Scripted, longest: float) -> None:
     def handle(event: CloudEvent) -> None:
         raise Retry(60.0)
 
+    scripted.receive_traits = msgspec.structs.replace(scripted.receive_traits, nack_delay=longest)
     for n in range(3):
         scripted.put(keyed(str(n), "a"))
-    with ordered.worker().add("orders", "billing", handle) as working:
+    topic = Topic("orders", ordered=True, subscriptions=["billing"])
+    with opened(topics=[topic]).worker().add("orders", "billing", handle) as working:
         until(lambda: working.stats.failed == 1 and not working.stats.in_flight)
     assert scripted.left() == 3
-    assert set(scripted.verbs()) == {"release"}
+    [nack] = [settled for settled in scripted.settles if settled.verb == "nack"]
+    assert (nack.ids, nack.seconds) == (["0"], min(60.0, longest)), (
+        "a failed run is one, with what is left of its delay"
+    )
+    assert {id for settled in scripted.settles if settled.verb == "release" for id in settled.ids} <= {"1", "2"}
+
+
+def test_a_failure_while_it_stops_waits_as_long_as_it_says(opened: Opened, scripted: Scripted) -> None:
+    gate, entered = threading.Event(), threading.Event()
+
+    def handle(event: CloudEvent) -> None:
+        entered.set()
+        gate.wait(10)
+        raise Retry(60.0)
+
+    scripted.receive_traits = msgspec.structs.replace(scripted.receive_traits, nack_delay=900.0)
+    scripted.put(event())
+    with opened(topics=[ORDERS]).worker().add("orders", "billing", handle) as working:
+        assert entered.wait(10)
+        working.stop()
+        until(lambda: all(consumer._inbox.stopping for consumer in working._consumers))
+        gate.set()
+    settles = [(settled.verb, settled.seconds) for settled in scripted.settles if settled.verb != "extend"]
+    assert settles == [("nack", 60.0)]
+
+
+def test_a_retry_for_which_the_lease_is_too_short_is_held_as_long_as_it_lasts(
+    opened: Opened, scripted: Scripted
+) -> None:
+    scripted.capabilities -= {Capability.EXTEND}
+    scripted.lease = 1.0
+    scripted.put(event())
+    runs: list[float] = []
+
+    def handle(event: CloudEvent) -> None:
+        runs.append(time.monotonic())
+        raise Retry(60.0)
+
+    with opened(topics=[ORDERS]).worker().add("orders", "billing", handle) as working:
+        until(lambda: working.stats.failed == 1 and not working.stats.in_flight)
+        until(lambda: "nack" in scripted.verbs())
+        assert time.monotonic() - runs[0] >= 0.7, "without a delay of the broker's it would run again at once"
 
 
 def test_what_is_held_is_bounded(opened: Opened, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:

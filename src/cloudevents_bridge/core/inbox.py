@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from itertools import count
+from math import ceil
 from typing import Literal, cast
 
 from cloudevents_bridge.core.lanes import Entry, Lanes
@@ -140,7 +141,9 @@ class Inbox:
             return []
         while self._retries and (self._retries[0][0] <= now or self._retries[0][2].state != "held"):
             _, _, entry = heapq.heappop(self._retries)
-            if entry.state == "held":
+            if entry.state == "held" and now < entry.runs_at:
+                self._give_back(entry, self._left(entry, now), now)
+            elif entry.state == "held":
                 self._unhold(entry)
                 self._lanes.resume(entry)
         run = self._lanes.start(self._batch) or self._start_alone(now)
@@ -168,30 +171,40 @@ class Inbox:
         """Its run failed: it shall run again after `delay` seconds.
 
         Where it has no ordering key and the broker has a delay that long, the broker does that. Else it is held here,
-        and its lane with it: `state` is "held" then. Where there is no room to hold it, or no time, it is given back
-        with the longest delay that the broker has, and those behind it at once. Where an ack covers a prefix nothing
-        can be given back without all that follows: there nothing more is fetched instead.
+        and its lane with it: `state` is "held" then. What cannot be kept that long is held as long as it can be, if
+        that is longer than the longest delay of the broker, and then given back. Where there is no room to hold it, it
+        is given back with the longest delay that the broker has. Those behind it are given back at once. Where an ack
+        covers a prefix nothing can be given back without all that follows: there nothing more is fetched instead.
         """
         self._prefetch.handled(now, well=False)
         if entry.state != "running":
             return
         natively = entry.key is None and self._marks is None and delay <= self._nack_delay
-        if entry.lost or self.stopping or natively:
+        until = self._held_until(entry, now + delay)
+        if entry.lost or natively or (self.stopping and self._marks is not None):
             self._lanes.end(entry, "settling")
             if entry.lost:
                 self._forget(entry)
-            elif self.stopping:
+            elif natively:
+                self._settle(entry, "nack", delay, now)
+            else:
                 self._release([entry], now)
                 self._rewind(entry, now)
-            else:
-                self._settle(entry, "nack", delay, now)
-        elif self._may_hold(entry, now + delay):
+        elif not self.stopping and self._has_room(entry) and until >= now + min(delay, self._nack_delay):
+            entry.runs_at = now + delay
             self._lanes.hold(entry)
             self._held += 1
             self._held_size += entry.size
-            heapq.heappush(self._retries, (now + delay, next(self._tie), entry))
+            heapq.heappush(self._retries, (until, next(self._tie), entry))
         else:
             self._give_back(entry, min(delay, self._nack_delay), now)
+
+    def release(self, entry: Entry, now: float) -> None:
+        """Its run ended, and counts as none: give it back as it came."""
+        self._prefetch.handled(now, well=False)
+        if self._ended(entry):
+            self._release([entry], now)
+            self._rewind(entry, now)
 
     def ran(self, run: Sequence[Entry]) -> None:
         """A run is over, after the outcome of each of its deliveries was given."""
@@ -255,7 +268,9 @@ class Inbox:
         """Fetch and start nothing more, and give back what does not run."""
         self.stopping = True
         for entry in self.entries():
-            if entry.state in ("waiting", "held"):
+            if entry.state == "held" and self._marks is None:
+                self._give_back(entry, self._left(entry, now), now)
+            elif entry.state in ("waiting", "held"):
                 self._drop(entry, now)
 
     def abandon(self, now: float) -> list[Entry]:
@@ -352,12 +367,22 @@ class Inbox:
             self._forget(entry)
         return not entry.lost
 
-    def _may_hold(self, entry: Entry, until: float) -> bool:
+    def _has_room(self, entry: Entry) -> bool:
         if self._marks is not None:
             return True
         room = self._lanes.parked + self._held + self._lanes.behind(entry) < self._max_held
-        kept = (entry.last if self._extends else entry.ends) - margin(entry.lease)
-        return room and until < kept and 2 * (self._held_size + entry.size) <= self._max_bytes
+        return room and 2 * (self._held_size + entry.size) <= self._max_bytes
+
+    def _held_until(self, entry: Entry, runs_at: float) -> float:
+        """How long it can be held for a run at that time. If not so long, there is to be time for giving it back."""
+        kept = entry.last if self._extends else entry.ends
+        if runs_at < kept - margin(entry.lease) or self._marks is not None:
+            return runs_at
+        return kept - max(entry.lease / 4, margin(entry.lease))
+
+    def _left(self, entry: Entry, now: float) -> float:
+        """The delay with which what is held is given back, in whole seconds: what has one delay is one request."""
+        return min(float(ceil(max(entry.runs_at - now, 0.0))), self._nack_delay)
 
     def _settle(self, entry: Entry, verb: Verb, seconds: float, now: float) -> None:
         entry.state = "settling"

@@ -27,6 +27,7 @@ class Entry(Held):
         why: the shell's own: the reason of a dead letter.
         suspect: it seems to have ended the processes that ran it, so it runs alone.
         lost: the lease ended, or the broker took it away.
+        runs_at: while it is held: when it shall run again.
     """
 
     delivery: Any = None
@@ -37,6 +38,7 @@ class Entry(Held):
     state: State = "waiting"
     suspect: bool = False
     lost: bool = False
+    runs_at: float = 0.0
 
 
 class _Lane(Struct, eq=False):
