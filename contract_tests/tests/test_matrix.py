@@ -6,6 +6,11 @@ from cloudevents_bridge_contract import ContractSuite
 from cloudevents_bridge_contract.rigs import AwkwardRig, BareRig, MemoryRig, SqliteProcessesRig, SqliteRig
 
 
+def test_no_case_hides_another() -> None:
+    names = [name for part in ContractSuite.__bases__ for name in vars(part) if name.startswith("test_")]
+    assert sorted(set(names)) == sorted(names), "two groups have a case of the same name: one of them is never run"
+
+
 class TestMemory(ContractSuite):
     rig = MemoryRig()
 

@@ -91,6 +91,7 @@ class Bench:
         self.duplicates = 0
         self._admin = running.admin
         self._stack = ExitStack()
+        self._gates: list[threading.Event] = []
         self._own: set[tuple[str, str]] = set()
         self._publishing: dict[str, Broker] = {}
         self._count = 0
@@ -100,7 +101,19 @@ class Bench:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        for gate in self._gates:
+            gate.set()
         self._stack.close()
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Call it when the case ends; what was given last is called first."""
+        self._stack.callback(call)
+
+    def gate(self) -> threading.Event:
+        """What handlers wait at until the case opens it. It opens when the case ends, before all else."""
+        gate = threading.Event()
+        self._gates.append(gate)
+        return gate
 
     # what there is to work on
 
@@ -244,6 +257,11 @@ class Bench:
             assert time.monotonic() < deadline, f"it did not happen in time: {what}"
             time.sleep(0.01)
         return value
+
+    def passes(self, seconds: float) -> None:
+        """So much time passes, in which something that must not happen has its chance."""
+        until = time.monotonic() + seconds
+        self.eventually(lambda: time.monotonic() > until, "time passes", patience=seconds + self.rig.patience)
 
     def gather(
         self, subscriber: Subscriber, count: int, *, ack: bool = True, patience: float | None = None, batch: int = 100

@@ -11,6 +11,8 @@ from importlib.metadata import entry_points
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from msgspec.structs import replace
+
 from cloudevents_bridge.bindings import Wire
 from cloudevents_bridge.driver import (
     Adapter,
@@ -120,6 +122,13 @@ class Shim:
 
     def close(self, inner: Connection) -> None:
         inner.close()
+
+
+class NoDelay(Shim):
+    """A broker that cannot delay what is given back: the portable layer holds it."""
+
+    def receive_traits(self, traits: ReceiveTraits) -> ReceiveTraits:
+        return replace(traits, nack_delay=0.0)
 
 
 _shims: dict[str, Callable[[], Shim]] = {}

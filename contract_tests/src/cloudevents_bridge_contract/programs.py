@@ -9,15 +9,16 @@ import base64
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from cloudevents_bridge import BridgeError, Broker, CloudEvent, Topic, connect
+from cloudevents_bridge import BridgeError, Broker, CloudEvent, Delivery, Topic, connect
 from cloudevents_bridge_contract.crossing import packed, unpacked
 
 
@@ -51,6 +52,7 @@ class Program:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         self.tell(base64.b64encode(pickle.dumps(task)).decode())
 
@@ -61,7 +63,7 @@ class Program:
         try:
             yield self
         finally:
-            self.process.kill()
+            self.kill()
             self.process.communicate()
 
     def tell(self, line: str) -> None:
@@ -69,10 +71,15 @@ class Program:
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
 
+    def kill(self) -> None:
+        """End it, and what it has forked, as `kill -9` does."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def said(self, timeout: float) -> Any:
         """The next thing it says."""
         assert self.process.stdout is not None
-        watchdog = threading.Timer(timeout, self.process.kill)
+        watchdog = threading.Timer(timeout, self.kill)
         watchdog.start()
         try:
             line = self.process.stdout.readline()
@@ -80,6 +87,18 @@ class Program:
             watchdog.cancel()
         assert line, f"the program ended without a word, {self._trouble()}"
         return json.loads(line)
+
+    def heard(self, timeout: float) -> list[Any]:
+        """All that it says until it ends."""
+        assert self.process.stdout is not None
+        watchdog = threading.Timer(timeout, self.kill)
+        watchdog.start()
+        try:
+            said = self.process.stdout.read()
+            self.process.wait()
+        finally:
+            watchdog.cancel()
+        return [json.loads(line) for line in said.splitlines()]
 
     def ended(self, timeout: float) -> tuple[int, str]:
         """Its exit code, and what it complained of."""
@@ -174,6 +193,65 @@ def die_with_deliveries(task: Task) -> None:
     sys.stdin.readline()
 
 
+def work(task: Task) -> None:
+    """Run a worker until it is stopped, or idle. What a handler does its event says: `wait` to be told to go on, or
+    `exit` at once.
+    """
+
+    def handle(delivery: Delivery) -> None:
+        say(["began", delivery.event.id, delivery.attempt])
+        do = delivery.event.data.get("do")
+        if do == "wait":
+            sys.stdin.readline()
+        elif do == "exit":
+            os._exit(9)
+        say(["done", delivery.event.id, delivery.attempt])
+
+    settings = task.settings
+    with task.connect() as broker:
+        worker = broker.worker(grace=20.0)
+        worker.add(task.topic.name, task.topic.subscriptions[0].name, handle, **settings.get("add", {}))
+        stats = worker.run(until_idle=settings.get("until_idle"))
+    say(["ended", stats.handled, stats.dead_lettered])
+
+
+def fork_beside_a_worker(task: Task) -> None:
+    """Fork while a handler runs. The child closes its copies; the handler, and what comes after, is the parent's."""
+    entered, gate = threading.Event(), threading.Event()
+    handled: list[list[str]] = []
+    parent = os.getpid()
+
+    def handle(delivery: Delivery) -> None:
+        entered.set()
+        gate.wait(20)
+        handled.append(["parent" if os.getpid() == parent else "child", delivery.event.id])
+
+    broker = task.connect()
+    worker = broker.worker().add(task.topic.name, task.topic.subscriptions[0].name, handle)
+    worker.start()
+    entered.wait(20)
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.close(reader)
+        try:
+            worker.close(timeout=5)
+            broker.close()
+            report = "closed"
+        except BaseException as error:  # noqa: BLE001  the parent tells it
+            report = repr(error)
+        os.write(writer, report.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        say({"child": pipe.read().decode()})
+    gate.set()
+    until = time.monotonic() + 20
+    while worker.stats.handled < len(task.events) and time.monotonic() < until:
+        time.sleep(0.01)
+    broker.close()
+    say(handled)
+
+
 PROGRAMS: dict[str, Callable[[Task], None]] = {
     each.__name__: each
     for each in (
@@ -181,6 +259,8 @@ PROGRAMS: dict[str, Callable[[Task], None]] = {
         fork_with_submits_pending,
         fall_asleep_with_a_delivery,
         die_with_deliveries,
+        work,
+        fork_beside_a_worker,
     )
 }
 

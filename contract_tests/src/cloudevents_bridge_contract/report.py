@@ -11,7 +11,7 @@ import pytest
 
 from cloudevents_bridge_contract.outcomes import Unsupported
 
-GROUPS = ("publish", "envelope", "consume", "settle", "order", "topology", "life", "traps")
+GROUPS = ("publish", "envelope", "consume", "settle", "order", "worker", "topology", "life", "traps")
 PASSED, FAILED, UNSUPPORTED, NOT_RUN = "passed", "failed", "unsupported", "not run"
 OUTCOMES = (PASSED, FAILED, UNSUPPORTED, NOT_RUN)
 _RANK = {PASSED: 0, UNSUPPORTED: 1, NOT_RUN: 2, FAILED: 3}

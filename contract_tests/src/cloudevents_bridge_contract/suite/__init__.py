@@ -22,6 +22,12 @@ from cloudevents_bridge_contract.suite.settle import SettleCases
 from cloudevents_bridge_contract.suite.topology import TopologyCases
 from cloudevents_bridge_contract.suite.traps import TrapCases
 from cloudevents_bridge_contract.suite.traps_dead_letters import DeadLetterTrapCases
+from cloudevents_bridge_contract.suite.worker import WorkerCases
+from cloudevents_bridge_contract.suite.worker_handlers import WorkerHandlerCases
+from cloudevents_bridge_contract.suite.worker_load import WorkerLoadCases
+from cloudevents_bridge_contract.suite.worker_processes import WorkerProcessCases
+from cloudevents_bridge_contract.suite.worker_stop import WorkerStopCases
+from cloudevents_bridge_contract.suite.worker_trouble import WorkerTroubleCases
 
 
 class ContractSuite(
@@ -31,6 +37,12 @@ class ContractSuite(
     ConsumeCases,
     SettleCases,
     OrderCases,
+    WorkerCases,
+    WorkerHandlerCases,
+    WorkerLoadCases,
+    WorkerStopCases,
+    WorkerProcessCases,
+    WorkerTroubleCases,
     TopologyCases,
     LifeCases,
     TrapCases,

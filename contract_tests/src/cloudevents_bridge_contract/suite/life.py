@@ -212,7 +212,7 @@ class LifeCases:
         with start_program(bench, "die_with_deliveries", topic) as program:
             taken = program.said(bench.rig.patience)
             assert taken
-            program.process.kill()
+            program.kill()
             program.process.wait()
         arrived = bench.gather(bench.subscriber(topic), 10, patience=1 + bench.lease + bench.rig.patience)
         assert sorted(keys(arrived)) == sorted(keys(events))
