@@ -15,13 +15,16 @@ from cloudevents_bridge_contract.rig import Rig
 from cloudevents_bridge_contract.suite.consume import ConsumeCases
 from cloudevents_bridge_contract.suite.envelope import EnvelopeCases
 from cloudevents_bridge_contract.suite.life import LifeCases
+from cloudevents_bridge_contract.suite.life_worker import LifeWorkerCases
 from cloudevents_bridge_contract.suite.order import OrderCases
+from cloudevents_bridge_contract.suite.order_worker import OrderWorkerCases
 from cloudevents_bridge_contract.suite.publish import PublishCases
 from cloudevents_bridge_contract.suite.publish_trouble import PublishTroubleCases
 from cloudevents_bridge_contract.suite.settle import SettleCases
 from cloudevents_bridge_contract.suite.topology import TopologyCases
 from cloudevents_bridge_contract.suite.traps import TrapCases
 from cloudevents_bridge_contract.suite.traps_dead_letters import DeadLetterTrapCases
+from cloudevents_bridge_contract.suite.traps_worker import WorkerTrapCases
 from cloudevents_bridge_contract.suite.worker import WorkerCases
 from cloudevents_bridge_contract.suite.worker_handlers import WorkerHandlerCases
 from cloudevents_bridge_contract.suite.worker_load import WorkerLoadCases
@@ -37,6 +40,7 @@ class ContractSuite(
     ConsumeCases,
     SettleCases,
     OrderCases,
+    OrderWorkerCases,
     WorkerCases,
     WorkerHandlerCases,
     WorkerLoadCases,
@@ -45,8 +49,10 @@ class ContractSuite(
     WorkerTroubleCases,
     TopologyCases,
     LifeCases,
+    LifeWorkerCases,
     TrapCases,
     DeadLetterTrapCases,
+    WorkerTrapCases,
 ):
     """Every case, for one rig: `class TestNats(ContractSuite): rig = NatsRig()`."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from cloudevents_bridge import BridgeError, Capability, RetryPolicy
+from cloudevents_bridge import BridgeError, Capability, CloudEvent, RetryPolicy, Topic
 from cloudevents_bridge.driver import (
     Connection,
     DeadLetters,
@@ -58,6 +58,48 @@ class NoDeadPlace(NoDeadSettle):
         if isinstance(to, DeadLetters):
             raise InjectedError(refused(ErrorCode.NOT_FOUND, "no dead-letter place"))
         return inner.send(batch, timeout=timeout)
+
+
+def at_the_limit(bench: Bench, topic: Topic, shim: type[Shim]) -> tuple[CloudEvent, CloudEvent, Shim]:
+    """A small event and one exactly at a limit of size, both published, and a broker that keeps to this limit."""
+    driver = bench.driver().open_publisher(native_place(topic))
+    limit = min(driver.traits.message_bytes, 256 * 1024)
+    probe = Limited(count=1)
+    bench.broker(topic, shim=probe).publish(topic.name, small := bench.event(data="x"))
+    room = limit - driver.size(probe.sends[0][0])
+    event = bench.event(data="x" * (room + 1))
+    bench.broker(topic, shim=probe).publish(topic.name, event)
+    assert driver.size(probe.sends[1][0]) == limit, "the case does not meet the limit exactly"
+
+    class Tight(shim):  # type: ignore[misc, valid-type]
+        def send_traits(self, traits: SendTraits) -> SendTraits:
+            return msgspec.structs.replace(traits, message_bytes=limit, batch_bytes=limit)
+
+        def send(self, inner: PublisherDriver, to: To, batch: Sequence[Outbound], timeout: float) -> Outcomes:
+            if any(inner.size(m) > limit for m in batch):
+                raise InjectedError(refused(ErrorCode.TOO_LARGE, f"over {limit} bytes"))
+            return inner.send(batch, timeout=timeout)
+
+    return small, event, Tight()
+
+
+class Dying(NoDeadSettle):
+    """The consumer's process is killed before it can settle anything: its end gives nothing back either.
+
+    Attributes:
+        dead: it tried to settle, after the copy to the dead-letter place.
+    """
+
+    dead = False
+
+    def settle(
+        self, inner: SubscriberDriver, of: Of, verb: Verb, messages: Sequence[Inbound], **how: object
+    ) -> Outcomes:
+        self.dead = True
+        raise InjectedError(refused(ErrorCode.UNAVAILABLE, "this process is as good as dead"))
+
+    def open_subscriber(self, inner: Connection, of: Of) -> SubscriberDriver:
+        return _Abandoned(inner.open_subscriber(of))
 
 
 class DeadLetterTrapCases:
@@ -127,25 +169,8 @@ class DeadLetterTrapCases:
     @pytest.mark.parametrize("shim", [Shim, NoDeadSettle], ids=["native", "copied"])
     def test_largest_event_with_a_long_reason(self, bench: Bench, shim: type[Shim]) -> None:
         topic = bench.topic()
-        driver = bench.driver().open_publisher(native_place(topic))
-        limit = min(driver.traits.message_bytes, 256 * 1024)
-        probe = Limited(count=1)
-        bench.broker(topic, shim=probe).publish(topic.name, small := bench.event(data="x"))
-        room = limit - driver.size(probe.sends[0][0])
-        event = bench.event(data="x" * (room + 1))
-        bench.broker(topic, shim=probe).publish(topic.name, event)
-        assert driver.size(probe.sends[1][0]) == limit, "the case does not meet the limit exactly"
-
-        class Tight(shim):  # type: ignore[misc, valid-type]
-            def send_traits(self, traits: SendTraits) -> SendTraits:
-                return msgspec.structs.replace(traits, message_bytes=limit, batch_bytes=limit)
-
-            def send(self, inner: PublisherDriver, to: To, batch: Sequence[Outbound], timeout: float) -> Outcomes:
-                if any(inner.size(m) > limit for m in batch):
-                    raise InjectedError(refused(ErrorCode.TOO_LARGE, f"over {limit} bytes"))
-                return inner.send(batch, timeout=timeout)
-
-        subscriber = bench.subscriber(topic, broker=bench.broker(topic, shim=Tight(), retry=ONCE))
+        small, event, tight = at_the_limit(bench, topic, shim)
+        subscriber = bench.subscriber(topic, broker=bench.broker(topic, shim=tight, retry=ONCE))
         bench.one(subscriber, small).ack()
         bench.one(subscriber, event).dead_letter(REASON)
         [letter] = bench.letters(topic, 1)
@@ -166,26 +191,6 @@ class DeadLetterTrapCases:
         assert letter.raw.attributes["odd"] == "\u00fc'\""
 
     def test_killed_between_the_copy_and_the_ack(self, bench: Bench) -> None:
-        class Dying(NoDeadSettle):
-            dead = False
-
-            def settle(
-                self,
-                inner: SubscriberDriver,
-                of: Of,
-                verb: Verb,
-                messages: Sequence[Inbound],
-                *,
-                seconds: float,
-                reason: str,
-                timeout: float,
-            ) -> Outcomes:
-                self.dead = True
-                raise InjectedError(refused(ErrorCode.UNAVAILABLE, "this process is as good as dead"))
-
-            def open_subscriber(self, inner: Connection, of: Of) -> SubscriberDriver:
-                return _Abandoned(inner.open_subscriber(of))  # its end gives nothing back: it was killed
-
         topic = bench.topic(lease=bench.lease)
         bench.publish(topic, event := bench.event())
         shim = Dying()
