@@ -234,9 +234,10 @@ class _Fetcher:
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             thread.start()  # first: an interrupt in between must not leave a thread to join that never ran
             self._thread = thread
-        self._wanted = max(self._wanted, most)
-        self._until = max(self._until, until)
-        self._changed.notify_all()
+        if most > self._wanted or until > self._until:  # else callers that wait would wake each other for ever
+            self._wanted = max(self._wanted, most)
+            self._until = max(self._until, until)
+            self._changed.notify_all()
 
     def _work(self) -> None:
         shortest, longest = self.inlet.traits.wait

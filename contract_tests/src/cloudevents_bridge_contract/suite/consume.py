@@ -55,6 +55,15 @@ class ConsumeCases:
         assert shim.receives - before <= 10, f"one second of waiting made {shim.receives - before} native receives"
         assert used < 0.4, f"one second of waiting cost {used:.2f} s of processor time"
 
+    def test_threads_that_wait_together_do_not_spin(self, bench: Bench) -> None:
+        topic = bench.topic()
+        subscriber = bench.subscriber(topic)
+        subscriber.receive(wait=0)
+        used = time.process_time()
+        assert together([lambda: subscriber.receive(wait=1.0)] * 4) == [[]] * 4
+        used = time.process_time() - used
+        assert used < 0.4, f"one second of waiting in four threads cost {used:.2f} s of processor time"
+
     def test_wait_zero_returns_at_once(self, bench: Bench) -> None:
         topic = bench.topic()
         subscriber = bench.subscriber(topic)
