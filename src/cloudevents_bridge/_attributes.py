@@ -38,7 +38,7 @@ class Members(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     specversion: Literal["1.0"]
     id: Filled
     source: str
-    type: str
+    type: Filled
     subject: Filled | None = None
     time: Any = None
     datacontenttype: str | None = None

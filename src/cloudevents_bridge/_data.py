@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import math
-import re
 from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -31,9 +30,11 @@ def _model_to_builtins(value: Any) -> Any:
     raise TypeError(f"a {type(value).__qualname__} has no JSON form")
 
 
-_encode = msgspec.json.Encoder(enc_hook=_model_to_builtins).encode
-_decode = msgspec.json.Decoder().decode
-_holds_null = re.compile(b"null").search
+encode_plain = msgspec.json.Encoder(enc_hook=_model_to_builtins).encode
+"""`encode_json` but for its checks: it writes NaN and infinity as null, and its errors are others."""
+decode_plain = msgspec.json.Decoder().decode
+"""`decode_json`, with errors of the kinds in `NOT_JSON`."""
+NOT_JSON = (RecursionError, msgspec.DecodeError, UnicodeDecodeError)
 _decode_raw = msgspec.json.Decoder(Raw).decode
 
 
@@ -45,7 +46,7 @@ def encode_json(value: object) -> bytes:
             neither strings nor numbers, objects of unknown classes, a structure that contains itself.
     """
     try:
-        encoded = _encode(value)
+        encoded = encode_plain(value)
     except RecursionError:
         refuse_data(value, "not contain itself, nor be nested so deeply that the interpreter gives up")
     except UnicodeEncodeError:
@@ -53,7 +54,7 @@ def encode_json(value: object) -> bytes:
     except Exception as exc:  # noqa: BLE001  a model's own hooks raise what they like
         refuse_data(value, f"have a JSON form: {exc}", exc)
     # msgspec writes NaN and infinity as null, silently; what reads back as the same holds neither
-    if _holds_null(encoded) and decode_json(encoded) != value:
+    if encoded.rfind(b"null") >= 0 and decode_json(encoded) != value:
         _refuse_non_finite(value)
     return encoded
 
@@ -135,12 +136,17 @@ def decode_text(body: bytes, charset: str) -> str:
 def decode_json(encoded: bytes | Raw) -> Any:
     """Parse JSON. Raises `DecodeError`, which says where it is wrong and not what stands there."""
     try:
-        return _decode(encoded)
-    except RecursionError:
-        raise DecodeError("the data is JSON that is nested too deeply: use data_bytes") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        why = exc if isinstance(exc, msgspec.DecodeError) else "invalid UTF-8"
-        raise DecodeError(f"the data is not valid JSON ({why}): use data_bytes") from None
+        return decode_plain(encoded)
+    except NOT_JSON as exc:
+        raise not_json(exc) from None
+
+
+def not_json(error: Exception) -> DecodeError:
+    """The error for one of `NOT_JSON`."""
+    if isinstance(error, RecursionError):
+        return DecodeError("the data is JSON that is nested too deeply: use data_bytes")
+    why = error if isinstance(error, msgspec.DecodeError) else "invalid UTF-8"
+    return DecodeError(f"the data is not valid JSON ({why}): use data_bytes")
 
 
 def decode_body(body: bytes | str | None, datacontenttype: str | None) -> Any:
@@ -167,7 +173,7 @@ def is_json(body: bytes) -> bool:
 def structured_member(body: bytes | str, datacontenttype: str | None) -> bytes:
     """The member of the JSON format for a body: `,"data":…` where it can be said so, else `,"data_base64":…`."""
     if isinstance(body, str):
-        return b',"data":' + _encode(body)
+        return b',"data":' + encode_plain(body)
     media = datacontenttype and media_type(datacontenttype)
     if media and media.kind == "json" and is_json(body):
         return b',"data":' + body
@@ -177,8 +183,8 @@ def structured_member(body: bytes | str, datacontenttype: str | None) -> bytes:
         except DecodeError:
             text = ""
         if text and _comes_back(text, body, media.charset):
-            return b',"data":' + _encode(text)
-    return b',"data_base64":' + _encode(body)
+            return b',"data":' + encode_plain(text)
+    return b',"data_base64":' + encode_plain(body)
 
 
 def _comes_back(text: str, body: bytes, charset: str) -> bool:

@@ -15,7 +15,18 @@ from msgspec.structs import replace
 
 from cloudevents_bridge import _attributes as rules
 from cloudevents_bridge._attributes import ATTRIBUTE_FIELDS, KNOWN_TYPES, NO_DATA, Members, Value
-from cloudevents_bridge._data import JSON, body_bytes, decode_body, decode_json, decode_model, encode_data, encode_json
+from cloudevents_bridge._data import (
+    JSON,
+    NOT_JSON,
+    body_bytes,
+    decode_body,
+    decode_model,
+    decode_plain,
+    encode_data,
+    encode_json,
+    encode_plain,
+    not_json,
+)
 from cloudevents_bridge._media import media_type
 from cloudevents_bridge.errors import DecodeError, InvalidArgumentError
 
@@ -23,7 +34,7 @@ T = TypeVar("T")
 
 _UNSET: Any = ...
 _NONE: Mapping[str, Any] = MappingProxyType({})
-_NO_EXTRA: dict[str, Value] = {}
+NO_EXTRA: dict[str, Value] = {}
 _good_types = rules.good_types
 _good_sources = rules.good_sources
 
@@ -53,7 +64,7 @@ class State(Struct, gc=False):
     """
 
     members: Members
-    extra: dict[str, Value] = _NO_EXTRA
+    extra: dict[str, Value] = NO_EXTRA
     body: bytes | str | None = None
     value: Any = _UNSET
 
@@ -94,7 +105,7 @@ class CloudEvent:
 
     _state: State
 
-    def __init__(
+    def __init__(  # noqa: C901  each branch saves a call, which costs more
         self,
         *,
         type: str,
@@ -130,10 +141,17 @@ class CloudEvent:
         value: Raw = NO_DATA
         body: bytes | str | None = None
         if data.__class__ is dict and datacontenttype is None:
-            value, datacontenttype = Raw(encode_json(data)), JSON
+            # encode_json without the call: where it would refuse, or look twice, it is asked
+            try:
+                encoded = encode_plain(data)
+            except Exception:  # noqa: BLE001  encode_json says what is wrong
+                encoded = b"null"
+            if encoded.rfind(b"null") >= 0:
+                encoded = encode_json(data)
+            value, datacontenttype = Raw(encoded), JSON
         elif data is not _UNSET:
             value, body, datacontenttype = encode_data(data, datacontenttype)
-        traceparent, tracestate, extra = None, None, _NO_EXTRA
+        traceparent, tracestate, extra = None, None, NO_EXTRA
         if extensions is not _NONE:
             traceparent, tracestate, extra = _check_extensions(extensions)
         members = Members(
@@ -192,16 +210,20 @@ class CloudEvent:
     @property
     def data(self) -> Any:
         state = self._state
-        if state.value is _UNSET:
-            members = state.members
+        value = state.value
+        if value is _UNSET:
+            encoded = state.members.data
             try:
-                if members.data is NO_DATA:
-                    state.value = decode_body(state.body, members.datacontenttype)
+                if encoded is NO_DATA:
+                    value = decode_body(state.body, state.members.datacontenttype)
                 else:
-                    state.value = decode_json(members.data)
+                    value = decode_plain(encoded)
+            except NOT_JSON as exc:
+                raise self._data_error(not_json(exc)) from None
             except DecodeError as exc:
                 raise self._data_error(exc) from None
-        return state.value
+            state.value = value
+        return value
 
     @property
     def data_bytes(self) -> bytes | None:
@@ -259,12 +281,18 @@ class CloudEvent:
 
     def to_json(self) -> bytes:
         """The event in JSON format (structured mode). JSON data goes out as it came in, byte for byte."""
-        return _json.encode(self)
+        state = self._state
+        encoded = _json.encode_members(state.members)
+        if state.body is not None or state.extra:
+            return _json.with_rest(encoded, state)
+        return encoded
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> Self:
         """Read the JSON format. Raises `DecodeError` and nothing else."""
-        return _json.decode_as(cls, raw)
+        event = new_event(cls)
+        set_state(event, _json.read(raw))
+        return event
 
     def to_dict(self) -> dict[str, Any]:
         """The event in JSON format, as a dict of plain values; bytes are in `data_base64`."""

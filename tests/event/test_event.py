@@ -674,8 +674,9 @@ def no_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> object:
         raise AssertionError("the data was touched")
 
-    monkeypatch.setattr("cloudevents_bridge._data._decode", refuse)
-    monkeypatch.setattr("cloudevents_bridge._data.encode_json", refuse)
+    for module in ("_data", "event"):
+        for name in ("decode_plain", "encode_json", "encode_plain"):
+            monkeypatch.setattr(f"cloudevents_bridge.{module}.{name}", refuse)
 
 
 ODD = b'{ "b":1.50,\t"a" : 1e2, "a":"\\u00e9\\/", "big": 18446744073709551616 ,"b":[ ]}'
