@@ -11,47 +11,16 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, NoReturn, TypeAlias
-
-import msgspec
-from msgspec import Meta, Raw, Struct
+from datetime import UTC, datetime
+from typing import Any
 
 from cloudevents_bridge._media import media_type
+from cloudevents_bridge._members import EXTENSION_FIELDS, Value
+from cloudevents_bridge._strings import check_filled, check_string, refuse, short
+from cloudevents_bridge._times import check_time, format_time, parse_time
 from cloudevents_bridge.errors import InvalidArgumentError
 
-Value: TypeAlias = bool | int | str | bytes | datetime
-
-Filled: TypeAlias = Annotated[str, Meta(min_length=1)]
-
-NO_DATA = Raw()
-
-
-class Members(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """The members of an event in JSON format, as msgspec reads and writes them: attributes as they stand on the wire.
-
-    `data` is there for a JSON value only. `time` is the string that was read, which may hold more than a datetime can,
-    or a datetime in UTC. The three extensions that many events carry are fields, so that reading such an event is one
-    call.
-    """
-
-    specversion: Literal["1.0"]
-    id: Filled
-    source: str
-    type: Filled
-    subject: Filled | None = None
-    time: Any = None
-    datacontenttype: str | None = None
-    dataschema: str | None = None
-    partitionkey: Filled | None = None
-    traceparent: str | None = None
-    tracestate: str | None = None
-    data: Raw = NO_DATA
-
-
 CORE = frozenset({"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"})
-EXTENSION_FIELDS = ("partitionkey", "traceparent", "tracestate")
-ATTRIBUTE_FIELDS = tuple(name for name in Members.__struct_fields__ if name != "data")
 
 KNOWN_TYPES: Mapping[str, type] = {
     "partitionkey": str,
@@ -73,56 +42,11 @@ KNOWN_TYPES: Mapping[str, type] = {
 }
 """The type of each documented extension: its value has that type whatever form the event came in."""
 
-_FORBIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
-    + "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
-    + "]"
-)
 _NAME = re.compile(r"[a-z0-9]+")
 _URI_CHARACTERS = r"(?:[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})"
 _URI_REFERENCE = re.compile(rf"{_URI_CHARACTERS}*(?:#{_URI_CHARACTERS}*)?")
 _URI = re.compile(rf"[A-Za-z][A-Za-z0-9+.\-]*:{_URI_CHARACTERS}*(?:#{_URI_CHARACTERS}*)?")
-_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:)(\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,9})")
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  both sides of the subtraction have lost their offset
-
-_encode = msgspec.json.Encoder().encode
-_convert = msgspec.convert
-
-
-def refuse(name: str, value: object, rule: str) -> NoReturn:
-    """Raise the error for an attribute; it names the attribute, the value (cut to 80 characters) and the rule."""
-    raise InvalidArgumentError(f"attribute {name} is {short(value)}: it must {rule}")
-
-
-def short(value: object) -> str:
-    """A value as an error shows it, in 80 characters at most."""
-    try:
-        shown = repr(value[:100] if isinstance(value, str) else value)
-    except Exception:  # noqa: BLE001  an integer of 5,000 digits, for one, has no repr
-        shown = f"a {type(value).__qualname__} that cannot be shown"
-    return shown if len(shown) <= 80 else shown[:79] + "…"
-
-
-def check_string(name: str, value: object) -> str:
-    """Return a String: no control character, no lone surrogate, no noncharacter."""
-    if not isinstance(value, str):
-        refuse(name, value, "be a string")
-    # printable is the quick answer: none of the forbidden characters is
-    if not value.isprintable() and (found := _FORBIDDEN.search(value)):
-        refuse(
-            name, value, f"not hold U+{ord(found[0]):04X} (control characters, surrogates and noncharacters are out)"
-        )
-    return str.__str__(value)  # an enum's member becomes its plain value
-
-
-def check_filled(name: str, value: object) -> str:
-    """Return a String that is not empty."""
-    text = check_string(name, value)
-    if not text:
-        refuse(name, text, "not be empty")
-    return text
-
 
 _MOST_REMEMBERED = 1024
 good_types: dict[str, str] = {}
@@ -173,76 +97,6 @@ def check_version(name: str, value: object) -> str:
     return text
 
 
-def good_time(text: str) -> bool:
-    """Whether it is an RFC 3339 timestamp with an offset, other than in a leap second."""
-    try:
-        parsed = _convert(text, datetime)
-    except msgspec.ValidationError:
-        return False
-    return parsed.tzinfo is not None and text[10] in "Tt" and (text[-1] in "Zz" or text[-3] == ":")
-
-
-def check_time(name: str, value: object) -> str:
-    """Return a Timestamp as its string: one that was read stays as it stands, nanoseconds and offset included."""
-    if isinstance(value, datetime):
-        return format_time(name, value)
-    text = check_string(name, value)
-    if not good_time(text) and not _leap(text):
-        refuse(name, text, "be an RFC 3339 timestamp, such as 2026-01-31T12:00:00Z")
-    return text
-
-
-def _leap(text: str) -> bool:
-    found = _TIMESTAMP.fullmatch(text)
-    return found is not None and found[3] == "60" and good_time(f"{found[1]}T{found[2]}59{found[5]}")
-
-
-def keep_time(name: str, value: object) -> str | datetime:
-    """Return a time as `Members` keeps it."""
-    if not isinstance(value, datetime):
-        refuse(name, value, "be a datetime with a time zone, or None for no time")
-    return value if type(value) is datetime and value.tzinfo is UTC else format_time(name, value)
-
-
-def format_time(name: str, value: datetime) -> str:
-    """The canonical string of a Timestamp. Its offset stays, unless RFC 3339 cannot say it (seconds): then UTC."""
-    if value.tzinfo is UTC and type(value) is datetime:
-        return str(_encode(value)[1:-1], "ascii")
-    offset = value.utcoffset()
-    if offset is None:
-        refuse(name, value, "have a time zone, such as datetime.now(timezone.utc)")
-    if offset % timedelta(minutes=1):
-        try:
-            value = value.astimezone(UTC)
-        except OverflowError:
-            refuse(name, value, "lie within the years 1 to 9999 in UTC")
-    text = value.isoformat()
-    return text[:-6] + "Z" if text.endswith("+00:00") else text
-
-
-def parse_time(text: str) -> datetime:
-    """The time in a valid Timestamp, cut to microseconds; a leap second is the last microsecond before it ends."""
-    found = _TIMESTAMP.fullmatch(text)
-    assert found is not None
-    day, minute, second, fraction, offset = found.groups()
-    if second == "60":
-        second, fraction = "59", "999999"
-    result: datetime = _convert(f"{day}T{minute}{second}.{(fraction or '0')[:6]}{offset}", datetime)
-    return result
-
-
-def instant(time: str | datetime) -> tuple[timedelta, str]:
-    """What two equal times have in common: the instant, to any number of digits."""
-    text = canonical(time)
-    found = _TIMESTAMP.fullmatch(text)
-    assert found is not None
-    when = parse_time(text).replace(microsecond=0)
-    second = timedelta(seconds=1 if found[3] == "60" else 0)
-    # subtracted by hand, and from a duration: a date overflows in the first and the last day of the calendar
-    since = when.replace(tzinfo=None) - _EPOCH - (when.utcoffset() or timedelta()) + second
-    return since, (found[4] or "").rstrip("0")
-
-
 def canonical(value: Value) -> str:
     """The canonical string of an attribute's value."""
     if isinstance(value, str):
@@ -268,9 +122,9 @@ def check_value(name: str, value: object) -> Value:
         return int(value)
     if isinstance(value, datetime):
         return value if type(value) is datetime and value.tzinfo is UTC else parse_time(format_time(name, value))
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value)
-    refuse(name, value, "be a bool, an int, a string, bytes or a datetime")
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        refuse(name, value, "be a bool, an int, a string, bytes or a datetime")
+    return bytes(value)
 
 
 def _as_string(name: str, value: object) -> str:

@@ -10,8 +10,9 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 import msgspec
 from msgspec import Raw
 
-from cloudevents_bridge._attributes import NO_DATA, refuse
 from cloudevents_bridge._media import Media, charset_known, media_type
+from cloudevents_bridge._members import NO_DATA
+from cloudevents_bridge._strings import refuse
 from cloudevents_bridge.errors import DecodeError, InvalidArgumentError
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from cloudevents_bridge import clock, driver
-from cloudevents_bridge._attributes import Value
+from cloudevents_bridge._members import Value
 from cloudevents_bridge.core.leases import margin
 from cloudevents_bridge.driver import Capability, Inbound
 from cloudevents_bridge.errors import (

@@ -10,11 +10,11 @@ from struct import Struct as _Layout
 from types import MappingProxyType
 from typing import Any, NoReturn, Self, TypeVar
 
-from msgspec import Raw, Struct
+from msgspec import Raw
 from msgspec.structs import replace
 
 from cloudevents_bridge import _attributes as rules
-from cloudevents_bridge._attributes import ATTRIBUTE_FIELDS, KNOWN_TYPES, NO_DATA, Members, Value
+from cloudevents_bridge._attributes import KNOWN_TYPES
 from cloudevents_bridge._data import (
     JSON,
     NOT_JSON,
@@ -28,13 +28,14 @@ from cloudevents_bridge._data import (
     not_json,
 )
 from cloudevents_bridge._media import media_type
+from cloudevents_bridge._members import ATTRIBUTE_FIELDS, NO_DATA, NO_EXTRA, UNSET, Members, State, Value
+from cloudevents_bridge._strings import check_filled, refuse
+from cloudevents_bridge._times import instant, keep_time, parse_time
 from cloudevents_bridge.errors import DecodeError, InvalidArgumentError
 
 T = TypeVar("T")
 
-_UNSET: Any = ...
 _NONE: Mapping[str, Any] = MappingProxyType({})
-NO_EXTRA: dict[str, Value] = {}
 _good_types = rules.good_types
 _good_sources = rules.good_sources
 
@@ -52,21 +53,6 @@ def _new_id() -> str:
         drawn = [(b"%s-%s-4%s-8%s-%s" % groups).decode() for groups in _groups(os.urandom(1024).hex().encode())]
         _ids.extend(drawn[1:])
         return drawn[0]
-
-
-class State(Struct, gc=False):
-    """What an event holds. Once an event has it, only `value` is ever set.
-
-    Attributes:
-        extra: extensions that are no fields of `Members`.
-        body: data that is no JSON value: text, or bytes that nobody has looked into.
-        value: the decoded data, once somebody has asked for it.
-    """
-
-    members: Members
-    extra: dict[str, Value] = NO_EXTRA
-    body: bytes | str | None = None
-    value: Any = _UNSET
 
 
 class CloudEvent:
@@ -110,9 +96,9 @@ class CloudEvent:
         *,
         type: str,
         source: str,
-        data: object = _UNSET,
-        id: str = _UNSET,
-        time: datetime | None = _UNSET,
+        data: object = UNSET,
+        id: str = UNSET,
+        time: datetime | None = UNSET,
         subject: str | None = None,
         datacontenttype: str | None = None,
         dataschema: str | None = None,
@@ -124,20 +110,20 @@ class CloudEvent:
             type, source = _good_types[type], _good_sources[source]
         except (KeyError, TypeError):
             type, source = rules.check_type("type", type), rules.check_source("source", source)
-        if id is _UNSET:
+        if id is UNSET:
             id = _new_id()
         elif id.__class__ is not str or not id or not id.isprintable():
-            id = rules.check_filled("id", id)
-        if time is _UNSET:
+            id = check_filled("id", id)
+        if time is UNSET:
             time = datetime.now(UTC)
         elif time is not None and (time.__class__ is not datetime or time.tzinfo is not UTC):
-            time = rules.keep_time("time", time)  # type: ignore[assignment]
+            time = keep_time("time", time)  # type: ignore[assignment]
         if subject is not None and (subject.__class__ is not str or not subject or not subject.isprintable()):
-            subject = rules.check_filled("subject", subject)
+            subject = check_filled("subject", subject)
         if datacontenttype is not None or dataschema is not None:
             datacontenttype, dataschema = _check_data_attributes(datacontenttype, dataschema)
         if partitionkey is not None:
-            partitionkey = rules.check_filled("partitionkey", partitionkey)
+            partitionkey = check_filled("partitionkey", partitionkey)
         value: Raw = NO_DATA
         body: bytes | str | None = None
         if data.__class__ is dict and datacontenttype is None:
@@ -149,7 +135,7 @@ class CloudEvent:
             if encoded.rfind(b"null") >= 0:
                 encoded = encode_json(data)
             value, datacontenttype = Raw(encoded), JSON
-        elif data is not _UNSET:
+        elif data is not UNSET:
             value, body, datacontenttype = encode_data(data, datacontenttype)
         traceparent, tracestate, extra = None, None, NO_EXTRA
         if extensions is not _NONE:
@@ -180,7 +166,7 @@ class CloudEvent:
     def time(self) -> datetime | None:
         """Cut to microseconds; the event itself keeps every digit."""
         time = self._state.members.time
-        return rules.parse_time(time) if time.__class__ is str else time
+        return parse_time(time) if time.__class__ is str else time
 
     @property
     def subject(self) -> str | None:
@@ -211,7 +197,7 @@ class CloudEvent:
     def data(self) -> Any:
         state = self._state
         value = state.value
-        if value is _UNSET:
+        if value is UNSET:
             encoded = state.members.data
             try:
                 if encoded is NO_DATA:
@@ -343,9 +329,9 @@ class CloudEvent:
         }
         for name, value in self._state.extra.items():
             text = rules.canonical(value)
-            attributes[name] = rules.instant(text) if KNOWN_TYPES.get(name) is datetime else text
+            attributes[name] = instant(text) if KNOWN_TYPES.get(name) is datetime else text
         if members.time is not None:
-            attributes["time"] = rules.instant(members.time)
+            attributes["time"] = instant(members.time)
         if members.data is not NO_DATA:
             attributes.setdefault("datacontenttype", JSON)
         data = self.data_bytes or b""
@@ -423,7 +409,7 @@ def _check_data_attributes(datacontenttype: str | None, dataschema: str | None) 
 
 def _check_extensions(extensions: object) -> tuple[str | None, str | None, dict[str, Value]]:
     if not isinstance(extensions, Mapping):
-        rules.refuse("extensions", extensions, "be a mapping of names to values")
+        refuse("extensions", extensions, "be a mapping of names to values")
     extra: dict[str, Value] = {}
     fields: dict[str, Any] = {"traceparent": None, "tracestate": None}
     for name, value in extensions.items():

@@ -1,6 +1,6 @@
 """Names for annotations."""
 
-from cloudevents_bridge._attributes import Value
+from cloudevents_bridge._members import Value
 from cloudevents_bridge.delivery import RawMessage
 from cloudevents_bridge.router import Action, Middleware
 from cloudevents_bridge.subscriber import Decoder

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cloudevents_bridge import _attributes as rules
-from cloudevents_bridge._attributes import ATTRIBUTE_FIELDS, NO_DATA, Members
 from cloudevents_bridge._data import JSON
 from cloudevents_bridge._media import media_type
+from cloudevents_bridge._members import ATTRIBUTE_FIELDS, NO_DATA, Members, State
+from cloudevents_bridge._strings import short
 from cloudevents_bridge.errors import DecodeError, InvalidArgumentError
-from cloudevents_bridge.event import CloudEvent, State, make_event
+from cloudevents_bridge.event import CloudEvent, make_event
 from cloudevents_bridge.formats import json
 
 _MODE = "application/cloudevents"
@@ -99,7 +100,7 @@ class Mapped:
             value = attributes.get(name)
             if value is not None and value != "":
                 if not isinstance(value, str):
-                    raise DecodeError(f"not a CloudEvent: {name} is {rules.short(value)}, which is no string")
+                    raise DecodeError(f"not a CloudEvent: {name} is {short(value)}, which is no string")
                 return value.strip(" \t")
         return None
 
@@ -146,5 +147,5 @@ def _unescape(name: str, text: str) -> str:
         return _ESCAPED.sub(lambda found: bytes.fromhex(found[0].replace("%", "")).decode(), text)
     except UnicodeDecodeError:
         raise DecodeError(
-            f"not a CloudEvent: attribute {name} is {rules.short(text)}: its percent-escapes are not valid UTF-8"
+            f"not a CloudEvent: attribute {name} is {short(text)}: its percent-escapes are not valid UTF-8"
         ) from None

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from cloudevents_bridge import CloudEvent
-from cloudevents_bridge._attributes import check_time, parse_time
 from cloudevents_bridge._data import JSON, is_json
 from cloudevents_bridge._media import media_type
+from cloudevents_bridge._times import check_time, parse_time
 from cloudevents_bridge.errors import DecodeError, InvalidArgumentError
 
 _OPTIONS = {

@@ -13,11 +13,12 @@ import msgspec
 from msgspec import Raw
 
 from cloudevents_bridge import _attributes as rules
-from cloudevents_bridge._attributes import NO_DATA, Members
 from cloudevents_bridge._data import JSON, decode_json, encode_json, structured_member, text_bytes
 from cloudevents_bridge._media import media_type
+from cloudevents_bridge._members import NO_DATA, NO_EXTRA, Members, State
+from cloudevents_bridge._strings import refuse
 from cloudevents_bridge.errors import DecodeError, InvalidArgumentError
-from cloudevents_bridge.event import NO_EXTRA, CloudEvent, State, make_event
+from cloudevents_bridge.event import CloudEvent, make_event
 
 C = TypeVar("C", bound=CloudEvent)
 
@@ -185,5 +186,5 @@ def _read(raw: object, types: Mapping[str, type] | None) -> State:
 def _scalar(name: str, encoded: Raw) -> bool | int | str | None:
     value = decode_json(encoded)
     if value is not None and not isinstance(value, (bool, int, str)):
-        rules.refuse(name, value, "be a JSON string, a whole number, a boolean or null")
+        refuse(name, value, "be a JSON string, a whole number, a boolean or null")
     return value

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from cloudevents_bridge._attributes import ATTRIBUTE_FIELDS, NO_DATA, Members, check_all
+from cloudevents_bridge._attributes import check_all
 from cloudevents_bridge._data import encode_data
+from cloudevents_bridge._members import ATTRIBUTE_FIELDS, NO_DATA, Members, State
 from cloudevents_bridge.errors import DecodeError, InvalidArgumentError, UnsupportedError
-from cloudevents_bridge.event import CloudEvent, State, make_event
+from cloudevents_bridge.event import CloudEvent, make_event
 
 C = TypeVar("C", bound=CloudEvent)
 
