@@ -20,6 +20,7 @@ from cloudevents_bridge._data import (
     NOT_JSON,
     body_bytes,
     decode_body,
+    decode_json,
     decode_model,
     decode_plain,
     encode_data,
@@ -27,6 +28,7 @@ from cloudevents_bridge._data import (
     encode_plain,
     not_json,
 )
+from cloudevents_bridge._json import encode_members, read, read_dict, with_rest
 from cloudevents_bridge._media import media_type
 from cloudevents_bridge._members import ATTRIBUTE_FIELDS, NO_DATA, NO_EXTRA, UNSET, Members, State, Value
 from cloudevents_bridge._strings import check_filled, refuse
@@ -268,26 +270,31 @@ class CloudEvent:
     def to_json(self) -> bytes:
         """The event in JSON format (structured mode). JSON data goes out as it came in, byte for byte."""
         state = self._state
-        encoded = _json.encode_members(state.members)
+        encoded = encode_members(state.members)
         if state.body is not None or state.extra:
-            return _json.with_rest(encoded, state)
+            return with_rest(encoded, state)
         return encoded
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> Self:
         """Read the JSON format. Raises `DecodeError` and nothing else."""
         event = new_event(cls)
-        set_state(event, _json.read(raw))
+        set_state(event, read(raw))
         return event
 
     def to_dict(self) -> dict[str, Any]:
-        """The event in JSON format, as a dict of plain values; bytes are in `data_base64`."""
-        return _json.to_dict(self)
+        """The event in JSON format, as a dict of plain values; bytes are in `data_base64`.
+
+        Raises:
+            DecodeError: for JSON that Python cannot hold.
+        """
+        members: dict[str, Any] = decode_json(self.to_json())
+        return members
 
     @classmethod
     def from_dict(cls, members: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` gives. Raises `DecodeError`."""
-        return _json.from_dict(cls, members)
+        """Read what `to_dict` gives; a time may also be a datetime, `data_base64` bytes. Raises `DecodeError`."""
+        return make_event(cls, read_dict(members))
 
     def to_http(self, *, structured: bool = False) -> tuple[dict[str, str], bytes]:
         """Headers and body of an HTTP request: in binary mode, or structured."""
@@ -421,7 +428,3 @@ def _check_extensions(extensions: object) -> tuple[str | None, str | None, dict[
         else:
             extra[name] = checked
     return fields["traceparent"], fields["tracestate"], extra
-
-
-# the methods above use what stands above this room: bound when the class is there
-from cloudevents_bridge.formats import json as _json  # noqa: E402

@@ -1,54 +1,25 @@
-"""The JSON event format, one event and batches, without parsing the data. Source: CloudEvents 1.0.2 JSON format.
-
-Of a member that occurs twice the last counts; inside the data nothing is touched. A byte order mark is skipped.
-"""
+"""The JSON event format: one event, and batches. Source: CloudEvents 1.0.2 JSON format."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec import Raw
 
-from cloudevents_bridge import _attributes as rules
-from cloudevents_bridge._data import JSON, decode_json, encode_json, structured_member, text_bytes
-from cloudevents_bridge._media import media_type
-from cloudevents_bridge._members import NO_DATA, NO_EXTRA, Members, State
-from cloudevents_bridge._strings import refuse
-from cloudevents_bridge.errors import DecodeError, InvalidArgumentError
+from cloudevents_bridge._json import read, text_of, why
+from cloudevents_bridge.errors import DecodeError
 from cloudevents_bridge.event import CloudEvent, make_event
-
-C = TypeVar("C", bound=CloudEvent)
 
 CONTENT_TYPE = "application/cloudevents+json"
 BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"
 
-encode_members = msgspec.json.Encoder().encode
-_decode_plain = msgspec.json.Decoder(Members).decode
-_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_batch = msgspec.json.Decoder(list[Raw]).decode
-_decode_time: Callable[[str], object] = msgspec.json.Decoder(datetime).decode
-_JSON_TYPES = frozenset({None, JSON, "application/json; charset=utf-8", "application/json;charset=utf-8"})
-_NULL = Raw(b"null")
-_BACKSLASH, _DEL = b"\\\x7f"  # as ints, which `in` finds four times as fast
-_good_sources = rules.good_sources
-_good_schemas = rules.good_schemas
 
 
 def encode(event: CloudEvent) -> bytes:
     """The event in JSON format. JSON data goes out as it came in, byte for byte."""
     return event.to_json()
-
-
-def with_rest(encoded: bytes, state: State) -> bytes:
-    """The encoded members with what else there is of the event."""
-    if state.body is not None:
-        encoded = encoded[:-1] + structured_member(state.body, state.members.datacontenttype) + b"}"
-    if state.extra:
-        encoded = encoded[:-1] + b"," + encode_members(state.extra)[1:]
-    return encoded
 
 
 def encode_batch(events: Iterable[CloudEvent]) -> bytes:
@@ -69,45 +40,12 @@ def decode(raw: bytes | str, *, types: Mapping[str, type] | None = None) -> Clou
     return make_event(CloudEvent, read(raw, types))
 
 
-def read(raw: bytes | str, types: Mapping[str, type] | None = None) -> State:
-    """Read what an event holds. Raises `DecodeError`."""
-    if raw.__class__ is bytes and not types:
-        # the quick way says yes, or nothing: what it is not sure of, the careful way reads again, and explains
-        try:
-            members = _decode_plain(raw)
-            time, schema = members.time, members.dataschema
-            if (
-                members.source in _good_sources
-                and (members.datacontenttype == JSON or members.datacontenttype in _JSON_TYPES)
-                # what is no time raises an error; in one that is, T stands between day and hour, and Z at the end
-                and (time is None or ("T" in time and "Z" in time and _decode_time(f'"{time}"')))
-                and (schema is None or schema in _good_schemas)
-                # ASCII without an escape and without DEL cannot say a character that an attribute may not hold
-                and (
-                    (raw.isascii() and _BACKSLASH not in raw and _DEL not in raw)
-                    or (raw.decode() and _printable(members))
-                )
-            ):
-                return State(members, NO_EXTRA)
-        except (msgspec.DecodeError, UnicodeDecodeError, TypeError, LookupError, RecursionError):
-            pass
-    return _read(raw, types)
-
-
-def _printable(members: Members) -> bool:
-    """Whether no attribute holds a character that is forbidden, or an escape in its time."""
-    texts = (
-        members.id, members.type, members.subject, members.partitionkey, members.traceparent, members.tracestate
-    )  # fmt: skip
-    return all(text is None or text.isprintable() for text in texts) and "\\" not in (members.time or "")
-
-
 def decode_batch(raw: bytes | str, *, types: Mapping[str, type] | None = None) -> list[CloudEvent]:
     """Read a batch. Raises `DecodeError` if it, or one of its events, is wrong; it says which."""
     try:
-        items = _decode_batch(_text(raw))
+        items = _decode_batch(text_of(raw))
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-        raise DecodeError(f"not a batch of CloudEvents: {_why(exc)}") from exc
+        raise DecodeError(f"not a batch of CloudEvents: {why(exc)}") from exc
     events = []
     for index, item in enumerate(items):
         try:
@@ -116,75 +54,3 @@ def decode_batch(raw: bytes | str, *, types: Mapping[str, type] | None = None) -
         except DecodeError as exc:
             raise DecodeError(f"event {index} of the batch: {exc}") from exc
     return events
-
-
-def to_dict(event: CloudEvent) -> dict[str, Any]:
-    """The members of the JSON format as plain values. Raises `DecodeError` for JSON that Python cannot hold."""
-    members: dict[str, Any] = decode_json(encode(event))
-    return members
-
-
-def from_dict(cls: type[C], members: Mapping[str, Any]) -> C:
-    """Read members of the JSON format; a time may also be a datetime, `data_base64` bytes. Raises `DecodeError`."""
-    if not isinstance(members, Mapping):
-        raise DecodeError(f"not a CloudEvent: a {type(members).__qualname__} is no mapping of attributes")
-    if isinstance(members.get("data"), (bytes, bytearray, memoryview)):
-        raise DecodeError("not a CloudEvent: data is bytes, which have no place there: give them as data_base64")
-    try:
-        raw = encode_json(dict(members))
-    except InvalidArgumentError as exc:
-        raise DecodeError(f"not a CloudEvent: {exc}") from None
-    return make_event(cls, read(raw))
-
-
-def _text(raw: object) -> bytes:
-    if isinstance(raw, str):
-        raw = raw.encode()
-    elif isinstance(raw, (bytearray, memoryview)):
-        raw = bytes(raw)
-    elif not isinstance(raw, bytes):
-        raise DecodeError(f"not a CloudEvent: a {type(raw).__qualname__} is neither bytes nor str")
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
-    if not raw.isascii():
-        raw.decode()
-    return raw
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    return "it is not valid UTF-8" if isinstance(error, UnicodeError) else str(error)
-
-
-def _read(raw: object, types: Mapping[str, type] | None) -> State:
-    try:
-        members = _decode_members(_text(raw))
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-        raise DecodeError(f"not a CloudEvent: {_why(exc)}") from exc
-    data = members.pop("data", NO_DATA)
-    base64 = members.pop("data_base64", None)
-    body: bytes | str | None = None
-    try:
-        # first: another version may have members of other types
-        if (version := _scalar("specversion", members.get("specversion", _NULL))) is not None:
-            rules.check_version("specversion", version)
-        attributes, extra = rules.check_all({name: _scalar(name, value) for name, value in members.items()}, types)
-        if base64 is not None and (encoded := _scalar("data_base64", base64)) is not None:
-            if data is not NO_DATA:
-                raise InvalidArgumentError("it has both data and data_base64, and only one is allowed")
-            body = rules.typed("data_base64", encoded, bytes)  # type: ignore[assignment]
-        elif data is not NO_DATA and bytes(data)[:1] == b'"':
-            media = media_type(attributes.get("datacontenttype", JSON))
-            if media is not None and media.kind != "json":
-                body, data = decode_json(data), NO_DATA
-                text_bytes(body, media)  # type: ignore[arg-type]
-    except (InvalidArgumentError, DecodeError) as exc:
-        raise DecodeError(f"not a CloudEvent: {exc}") from None
-    return State(Members(**attributes, data=data), extra, body)
-
-
-def _scalar(name: str, encoded: Raw) -> bool | int | str | None:
-    value = decode_json(encoded)
-    if value is not None and not isinstance(value, (bool, int, str)):
-        refuse(name, value, "be a JSON string, a whole number, a boolean or null")
-    return value
