@@ -15,19 +15,19 @@ from msgspec import Raw
 from cloudevents_bridge import _attributes as rules
 from cloudevents_bridge._data import JSON, decode_json, encode_json, structured_member, text_bytes
 from cloudevents_bridge._media import media_type
-from cloudevents_bridge._members import NO_DATA, NO_EXTRA, Members, State
+from cloudevents_bridge._members import NO_DATA, Members, State
 from cloudevents_bridge._strings import refuse
 from cloudevents_bridge.errors import DecodeError, InvalidArgumentError
 
 encode_members = msgspec.json.Encoder().encode
-_decode_plain = msgspec.json.Decoder(Members).decode
-_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
-_decode_time: Callable[[str], object] = msgspec.json.Decoder(datetime).decode
-_JSON_TYPES = frozenset({None, JSON, "application/json; charset=utf-8", "application/json;charset=utf-8"})
+decode_members = msgspec.json.Decoder(Members).decode
+_decode_raw = msgspec.json.Decoder(dict[str, Raw]).decode
+decode_time: Callable[[str], object] = msgspec.json.Decoder(datetime).decode
+JSON_TYPES = frozenset({None, JSON, "application/json; charset=utf-8", "application/json;charset=utf-8"})
+NO_MEMBERS = (msgspec.DecodeError, UnicodeDecodeError, TypeError, LookupError, RecursionError)
+"""What comes out when the text is not that of `Members`, or its time is none."""
 _NULL = Raw(b"null")
-_BACKSLASH, _DEL = b"\\\x7f"  # as ints, which `in` finds four times as fast
-_good_sources = rules.good_sources
-_good_schemas = rules.good_schemas
+BACKSLASH, DEL = b"\\\x7f"  # as ints, which `in` finds four times as fast
 
 
 def with_rest(encoded: bytes, state: State) -> bytes:
@@ -39,76 +39,26 @@ def with_rest(encoded: bytes, state: State) -> bytes:
     return encoded
 
 
-def read(raw: bytes | str, types: Mapping[str, type] | None = None) -> State:
-    """Read what an event holds. Raises `DecodeError`."""
-    if raw.__class__ is bytes and not types:
-        # the quick way says yes, or nothing: what it is not sure of, the careful way reads again, and explains
-        try:
-            members = _decode_plain(raw)
-            time, schema = members.time, members.dataschema
-            if (
-                members.source in _good_sources
-                and (members.datacontenttype == JSON or members.datacontenttype in _JSON_TYPES)
-                # what is no time raises an error; in one that is, T stands between day and hour, and Z at the end
-                and (time is None or ("T" in time and "Z" in time and _decode_time(f'"{time}"')))
-                and (schema is None or schema in _good_schemas)
-                # ASCII without an escape and without DEL cannot say a character that an attribute may not hold
-                and (
-                    (raw.isascii() and _BACKSLASH not in raw and _DEL not in raw)
-                    or (raw.decode() and _printable(members))
-                )
-            ):
-                return State(members, NO_EXTRA)
-        except (msgspec.DecodeError, UnicodeDecodeError, TypeError, LookupError, RecursionError):
-            pass
-    return _read(raw, types)
+def printable(members: Members, raw: bytes) -> bool:
+    """Whether no attribute holds a character that is forbidden, or an escape in its time, and all is UTF-8.
 
-
-def _printable(members: Members) -> bool:
-    """Whether no attribute holds a character that is forbidden, or an escape in its time."""
+    Raises:
+        UnicodeDecodeError: if it is not.
+    """
     texts = (
         members.id, members.type, members.subject, members.partitionkey, members.traceparent, members.tracestate
     )  # fmt: skip
-    return all(text is None or text.isprintable() for text in texts) and "\\" not in (members.time or "")
+    return (
+        all(text is None or text.isprintable() for text in texts)
+        and "\\" not in (members.time or "")
+        and raw.decode() != ""
+    )
 
 
-def read_dict(members: Mapping[str, Any]) -> State:
-    """Read members given as plain values; a time may also be a datetime, `data_base64` bytes. Raises `DecodeError`."""
-    if not isinstance(members, Mapping):
-        raise DecodeError(f"not a CloudEvent: a {type(members).__qualname__} is no mapping of attributes")
-    if isinstance(members.get("data"), (bytes, bytearray, memoryview)):
-        raise DecodeError("not a CloudEvent: data is bytes, which have no place there: give them as data_base64")
+def read(raw: object, types: Mapping[str, type] | None = None) -> State:
+    """Read what an event holds, with a careful look at each member. Raises `DecodeError`."""
     try:
-        raw = encode_json(dict(members))
-    except InvalidArgumentError as exc:
-        raise DecodeError(f"not a CloudEvent: {exc}") from None
-    return read(raw)
-
-
-def text_of(raw: object) -> bytes:
-    """JSON text as bytes that are UTF-8. Raises `DecodeError` or `UnicodeError`."""
-    if isinstance(raw, str):
-        raw = raw.encode()
-    elif isinstance(raw, (bytearray, memoryview)):
-        raw = bytes(raw)
-    elif not isinstance(raw, bytes):
-        raise DecodeError(f"not a CloudEvent: a {type(raw).__qualname__} is neither bytes nor str")
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
-    if not raw.isascii():
-        raw.decode()
-    return raw
-
-
-def why(error: Exception) -> str:
-    """Why JSON cannot be decoded."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    return "it is not valid UTF-8" if isinstance(error, UnicodeError) else str(error)
-
-
-def _read(raw: object, types: Mapping[str, type] | None) -> State:
-    try:
-        members = _decode_members(text_of(raw))
+        members = _decode_raw(text_of(raw))
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise DecodeError(f"not a CloudEvent: {why(exc)}") from exc
     data = members.pop("data", NO_DATA)
@@ -131,6 +81,39 @@ def _read(raw: object, types: Mapping[str, type] | None) -> State:
     except (InvalidArgumentError, DecodeError) as exc:
         raise DecodeError(f"not a CloudEvent: {exc}") from None
     return State(Members(**attributes, data=data), extra, body)
+
+
+def text_of_dict(members: Mapping[str, Any]) -> bytes:
+    """The JSON text of members that are plain values. Raises `DecodeError`."""
+    if not isinstance(members, Mapping):
+        raise DecodeError(f"not a CloudEvent: a {type(members).__qualname__} is no mapping of attributes")
+    if isinstance(members.get("data"), (bytes, bytearray, memoryview)):
+        raise DecodeError("not a CloudEvent: data is bytes, which have no place there: give them as data_base64")
+    try:
+        return encode_json(dict(members))
+    except InvalidArgumentError as exc:
+        raise DecodeError(f"not a CloudEvent: {exc}") from None
+
+
+def text_of(raw: object) -> bytes:
+    """JSON text as bytes that are UTF-8. Raises `DecodeError` or `UnicodeError`."""
+    if isinstance(raw, str):
+        raw = raw.encode()
+    elif isinstance(raw, (bytearray, memoryview)):
+        raw = bytes(raw)
+    elif not isinstance(raw, bytes):
+        raise DecodeError(f"not a CloudEvent: a {type(raw).__qualname__} is neither bytes nor str")
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    if not raw.isascii():
+        raw.decode()
+    return raw
+
+
+def why(error: Exception) -> str:
+    """Why JSON cannot be decoded."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "it is not valid UTF-8" if isinstance(error, UnicodeError) else str(error)
 
 
 def _scalar(name: str, encoded: Raw) -> bool | int | str | None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import builtins
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from struct import Struct as _Layout
 from types import MappingProxyType
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -28,7 +26,20 @@ from cloudevents_bridge._data import (
     encode_plain,
     not_json,
 )
-from cloudevents_bridge._json import encode_members, read, read_dict, with_rest
+from cloudevents_bridge._ids import new_id
+from cloudevents_bridge._json import (
+    BACKSLASH,
+    DEL,
+    JSON_TYPES,
+    NO_MEMBERS,
+    decode_members,
+    decode_time,
+    encode_members,
+    printable,
+    read,
+    text_of_dict,
+    with_rest,
+)
 from cloudevents_bridge._media import media_type
 from cloudevents_bridge._members import ATTRIBUTE_FIELDS, NO_DATA, NO_EXTRA, UNSET, Members, State, Value
 from cloudevents_bridge._strings import check_filled, refuse
@@ -40,21 +51,7 @@ T = TypeVar("T")
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _good_types = rules.good_types
 _good_sources = rules.good_sources
-
-# Ids are drawn sixty-four at a time: uuid4 costs more than all the rest of an event. A fork must not repeat them.
-_ids: list[str] = []
-os.register_at_fork(after_in_child=_ids.clear)
-_groups = _Layout("8s4sx3sx3s12s").iter_unpack
-
-
-def _new_id() -> str:
-    """A random UUID, version 4."""
-    try:
-        return _ids.pop()
-    except IndexError:
-        drawn = [(b"%s-%s-4%s-8%s-%s" % groups).decode() for groups in _groups(os.urandom(1024).hex().encode())]
-        _ids.extend(drawn[1:])
-        return drawn[0]
+_good_schemas = rules.good_schemas
 
 
 class CloudEvent:
@@ -113,7 +110,7 @@ class CloudEvent:
         except (KeyError, TypeError):
             type, source = rules.check_type("type", type), rules.check_source("source", source)
         if id is UNSET:
-            id = _new_id()
+            id = new_id()
         elif id.__class__ is not str or not id or not id.isprintable():
             id = check_filled("id", id)
         if time is UNSET:
@@ -278,9 +275,26 @@ class CloudEvent:
     @classmethod
     def from_json(cls, raw: bytes | str) -> Self:
         """Read the JSON format. Raises `DecodeError` and nothing else."""
-        event = new_event(cls)
-        set_state(event, read(raw))
-        return event
+        if raw.__class__ is bytes:
+            # the quick way says yes, or nothing: what it is not sure of, `read` reads again, and explains
+            try:
+                members = decode_members(raw)
+                time, schema = members.time, members.dataschema
+                if (
+                    members.source in _good_sources
+                    and (members.datacontenttype == JSON or members.datacontenttype in JSON_TYPES)
+                    # what is no time raises an error; in one that is, T is between day and hour, and Z at the end
+                    and (time is None or ("T" in time and "Z" in time and decode_time(f'"{time}"')))
+                    and (schema is None or schema in _good_schemas)
+                    # ASCII without an escape and without DEL cannot say a character that an attribute may not hold
+                    and ((raw.isascii() and BACKSLASH not in raw and DEL not in raw) or printable(members, raw))
+                ):
+                    event = new_event(cls)
+                    set_state(event, State(members, NO_EXTRA))
+                    return event
+            except NO_MEMBERS:
+                pass
+        return make_event(cls, read(raw))
 
     def to_dict(self) -> dict[str, Any]:
         """The event in JSON format, as a dict of plain values; bytes are in `data_base64`.
@@ -294,7 +308,7 @@ class CloudEvent:
     @classmethod
     def from_dict(cls, members: Mapping[str, Any]) -> Self:
         """Read what `to_dict` gives; a time may also be a datetime, `data_base64` bytes. Raises `DecodeError`."""
-        return make_event(cls, read_dict(members))
+        return cls.from_json(text_of_dict(members))
 
     def to_http(self, *, structured: bool = False) -> tuple[dict[str, str], bytes]:
         """Headers and body of an HTTP request: in binary mode, or structured."""

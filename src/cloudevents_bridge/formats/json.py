@@ -37,7 +37,7 @@ def decode(raw: bytes | str, *, types: Mapping[str, type] | None = None) -> Clou
     Raises:
         DecodeError: if it is no CloudEvent of specversion 1.0; nothing else.
     """
-    return make_event(CloudEvent, read(raw, types))
+    return make_event(CloudEvent, read(raw, types)) if types else CloudEvent.from_json(raw)
 
 
 def decode_batch(raw: bytes | str, *, types: Mapping[str, type] | None = None) -> list[CloudEvent]:
