@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from cloudevents_bridge.driver import DEAD_LETTER, DeadLetters, Done, Fault, Subscription, Topic
+from cloudevents_bridge.brokers.sqlite.publisher import USUAL
+from cloudevents_bridge.driver import DEAD_LETTER, DeadLetters, Done, Fault, Outbound, Subscription, Topic
 from cloudevents_bridge.errors import ClosedError, ErrorCode, NotFoundError
 
 
@@ -30,14 +32,28 @@ def test_each_subscription_gets_each_event_once_and_in_order(rig: Any) -> None:
 
 
 def test_other_attributes_and_any_bytes_come_back(rig: Any) -> None:
-    from cloudevents_bridge.driver import Outbound
-
     body = bytes(range(256))
     message = Outbound(body, {"content-type": "x/ü", "a": ""}, "ignored here")
     rig.publisher(rig.topic).send([message], timeout=5.0)
     [got] = rig.take(rig.billing)
     assert (got.body, dict(got.attributes), got.key) == (body, {"content-type": "x/ü", "a": ""}, None)
     assert rig.publisher(rig.topic).size(message) >= 256 + len("x/ü".encode())
+
+
+@pytest.mark.parametrize("odd", [{"ttl": 50.0}, {"delay": 1e-6}, {"attributes": {"a": "b"}}, {"key": "k"}])
+def test_one_odd_event_among_many_keeps_its_place_and_the_others_are_as_ever(rig: Any, odd: dict[str, Any]) -> None:
+    plain = [Outbound(str(n).encode(), USUAL) for n in range(350)]
+    batch = [*plain[:120], replace(plain[120], **odd), *plain[121:]]
+    rig.publisher(rig.ordered).send(batch, timeout=5.0)
+    rig.time.pass_(1)
+    messages = rig.take(rig.lanes, 1000)
+    assert rig.bodies(messages) == [str(n) for n in range(350)]
+    usual = {"attributes": USUAL, "key": None}
+    came = [{name: getattr(message, name) for name in usual} for message in messages]
+    said = {name: odd.get(name, usual[name]) for name in usual}
+    assert came == [usual] * 120 + [said] + [usual] * 229
+    assert rig.rows("SELECT id & 1023 FROM events WHERE expires IS NOT NULL") == ([(121,)] if "ttl" in odd else [])
+    assert rig.rows("SELECT count(DISTINCT due) FROM events") == [(2 if "delay" in odd else 1,)]
 
 
 def test_events_published_before_a_subscription_are_not_for_it(rig: Any) -> None:
@@ -365,8 +381,6 @@ def test_publishing_to_one_subscription_reaches_no_other(rig: Any) -> None:
 
 def test_publishing_to_a_dead_letter_place(rig: Any) -> None:
     dead = DeadLetters(rig.billing)
-    from cloudevents_bridge.driver import Outbound
-
     rig.publisher(dead).send([Outbound(b"a", {"x": "y", DEAD_LETTER: "why"})], timeout=5.0)
     assert rig.take(rig.billing) == rig.take(rig.audit) == []
     [letter] = rig.take(dead)

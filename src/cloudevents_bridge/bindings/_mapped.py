@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 from cloudevents_bridge import _attributes as rules
@@ -39,6 +40,7 @@ class Mapped:
         other_content_types: are also read.
         fold_case: attribute names are case-insensitive on read.
         percent: values are percent-encoded, and unquoted on read (HTTP binding, section 3.1.3.2).
+        structured: the attributes of a message in structured mode, the same object for each.
     """
 
     prefix: str
@@ -48,14 +50,20 @@ class Mapped:
     other_content_types: tuple[str, ...] = ()
     fold_case: bool = False
     percent: bool = False
+    structured: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
-    def encode(self, event: CloudEvent) -> tuple[dict[str, str], bytes]:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "structured", MappingProxyType({self.content_type: json.CONTENT_TYPE}))
+
+    def encode(self, event: CloudEvent) -> tuple[Mapping[str, str], bytes]:
         """The attributes and the body of the native message."""
+        if self.mode == "structured":
+            return self.structured, event.to_json()
         members = event._state.members
         media = members.datacontenttype
         # an event whose data is an event would read back as that one
-        if self.mode == "structured" or (media is not None and media[:23].lower() == _MODE):
-            return {self.content_type: json.CONTENT_TYPE}, json.encode(event)
+        if media is not None and media[:23].lower() == _MODE:
+            return self.structured, event.to_json()
         prefix = self.prefix
         attributes: dict[str, str] = {}
         for name in ATTRIBUTE_FIELDS:
