@@ -144,7 +144,8 @@ class Outlet:
         if isinstance(outcome, Done):
             if outcome.reached == 0 or self._unreached_said:
                 self._notice(event, outcome.reached)
-            return Receipt(event._state.members.id, outcome.id, outcome.sequence)
+            # as Receipt(…), which goes by way of Python and takes twice as long
+            return tuple.__new__(Receipt, (event._state.members.id, outcome.id, outcome.sequence))
         applied = entry.maybe_applied or outcome.maybe_applied
         subject = f"event {event.id} ({event.type})"
         return to_error(

@@ -87,7 +87,11 @@ class Publisher(Closing):
             PublishError: if any was not accepted. `.outcomes` has the receipt or the error of each.
             InvalidArgumentError: if an item is no CloudEvent; then nothing was sent.
         """
-        taken = [_checked(event, f"publish_many: item {place}") for place, event in enumerate(events)]
+        items: list[object] = list(events)
+        for place, item in enumerate(items):
+            if not isinstance(item, CloudEvent):
+                raise _no_event(item, f"publish_many: item {place}")
+        taken = cast("list[CloudEvent]", items)
         if not taken:
             self._open()
             return []
@@ -96,12 +100,9 @@ class Publisher(Closing):
             outcomes = self._publish(taken, delay, timeout)
         else:
             outcomes = telemetry.send_many(self.topic, taken, lambda events: self._publish(events, delay, timeout))
-        failed = [
-            (event, outcome) for event, outcome in zip(taken, outcomes, strict=True) if isinstance(outcome, BridgeError)
-        ]
-        if failed:
+        if failed := [(taken[place], each) for place, each in enumerate(outcomes) if isinstance(each, BridgeError)]:
             raise publish_error(failed, len(taken), self.topic, outcomes)
-        return [outcome for outcome in outcomes if not isinstance(outcome, BridgeError)]
+        return cast("list[Receipt]", outcomes)
 
     def submit(self, event: CloudEvent, *, delay: float = 0.0) -> Future[Receipt]:
         """Hand over one event to be batched and published in the background.
@@ -240,8 +241,12 @@ class Publisher(Closing):
 
 def _checked(event: CloudEvent, where: str) -> CloudEvent:
     if not isinstance(event, CloudEvent):
-        raise InvalidArgumentError(
-            f"{where} is a {type(event).__name__}, not a CloudEvent: "
-            "make one with CloudEvent(type=…, source=…, data=…), or with CloudEvent.from_sdk from a CNCF SDK object"
-        )
+        raise _no_event(event, where)
     return event
+
+
+def _no_event(item: object, where: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"{where} is a {type(item).__name__}, not a CloudEvent: "
+        "make one with CloudEvent(type=…, source=…, data=…), or with CloudEvent.from_sdk from a CNCF SDK object"
+    )

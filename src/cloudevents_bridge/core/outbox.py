@@ -85,7 +85,8 @@ class _Batch:
             entry = queue[0]
             if entry.refusal is not None:
                 break
-            most = min(most, entry.most)
+            if entry.most < most:
+                most = entry.most
             if entries and (len(entries) >= most or entry.size > room):
                 self.full = True
                 break
