@@ -66,6 +66,10 @@ class Rig:
     def make(self, *wanted: Topic | Subscription) -> None:
         self.broker.topology.apply(self.broker.topology.diff(wanted))
 
+    @staticmethod
+    def message(body: str, **fields: Any) -> Outbound:
+        return Outbound(body.encode(), CONTENT, dedup=body, **fields)
+
     def publish(self, to: Topic | Subscription | DeadLetters, *bodies: str, **fields: Any) -> list[Done | Fault]:
         batch = [Outbound(body.encode(), CONTENT, **fields) for body in bodies]
         return list(self.broker.open_publisher(to).send(batch, timeout=5.0))

@@ -392,7 +392,7 @@ def test_a_file_that_is_taken_away_is_noticed(rig: Any, replaced: bool) -> None:
         rig.until(lambda: rig.publish(rig.topic, "b") == [])
     assert (caught.value.code, caught.value.retryable) == (ErrorCode.UNAVAILABLE, True)
     if replaced:
-        rig.publish(rig.topic, "c")
+        assert [done.sequence for done in rig.publish(rig.topic, "c")] == ["1"]
         assert rig.bodies(rig.take(rig.billing)) == ["c"]
     else:
         with pytest.raises(NotFoundError, match="does not exist yet"):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from cloudevents_bridge.brokers.sqlite.schema import SEQUENCE_BITS
 from cloudevents_bridge.brokers.sqlite.store import Store
 from cloudevents_bridge.driver import DeadLetters, Subscription, Topic
 from cloudevents_bridge.errors import BridgeError, ErrorCode
 
 
-class TopicRow(NamedTuple):
+class TopicRow(Struct):
     """A topic as the file has it. `last`: the newest event id given out. `places`: how many subscriptions it has."""
 
     id: int
@@ -59,10 +61,15 @@ def topic_of(event: int) -> int:
 
 
 def find_topic(db: sqlite3.Connection, store: Store, topic: Topic) -> TopicRow:
+    """The topic, in the caller's transaction, which keeps `last` up to date if it adds events."""
+    known = store.topics.get(topic.name)
+    if known is not None:
+        return known
     row = db.execute(_TOPIC, (topic.name,)).fetchone()
     if row is None:
         raise no_topic(store, topic)
-    return TopicRow(*row)
+    found = store.topics[topic.name] = TopicRow(*row)
+    return found
 
 
 def find_place(db: sqlite3.Connection, store: Store, of: Subscription | DeadLetters) -> Place:

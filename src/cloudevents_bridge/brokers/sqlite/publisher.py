@@ -74,8 +74,8 @@ class Publisher:
             topic, reached = find_topic(db, self._store, subscription.topic), 1
         if topic.deduplication > 0:
             return self._append_once(db, batch, now, topic, place, reached)
-        self._store_events(db, batch, now, topic, place, reached)
         first = sequence_of(topic.last + 1)
+        self._store_events(db, batch, now, topic, place, reached)
         return [Done(text, text, 0.0, reached) for text in map(str, range(first, first + len(batch)))]
 
     def _append_once(
@@ -127,8 +127,10 @@ class Publisher:
     ) -> None:
         if not batch:
             return
+        first = topic.last + 1
+        topic.last += len(batch)
         if not reached:
-            db.execute("UPDATE topics SET last = ? WHERE id = ?", (topic.last + len(batch), topic.id))
+            db.execute("UPDATE topics SET last = ? WHERE id = ?", (topic.last, topic.id))
             return
         target = place.id if place else None
         ordered = topic.ordered
@@ -143,9 +145,9 @@ class Publisher:
                 and (each.key is None or not ordered)
             ]
             if len(plain) == len(part):  # as nearly always, and the less SQLite is handed, the sooner it is done
-                db.execute(_insert_plain(len(part)), (topic.last + 1 + start, target, now, *plain))
+                db.execute(_insert_plain(len(part)), (first + start, target, now, *plain))
                 continue
-            values: list[Any] = [topic.last + 1 + start, target]
+            values: list[Any] = [first + start, target]
             for each in part:
                 values += (
                     now + each.delay,
@@ -157,7 +159,7 @@ class Publisher:
             db.execute(_insert(len(part)), values)
         if target is not None and target < 0:
             rows = (
-                (target, topic.last + 1 + n, now + each.delay, each.attributes.get(DEAD_LETTER, ""))
+                (target, first + n, now + each.delay, each.attributes.get(DEAD_LETTER, ""))
                 for n, each in enumerate(batch)
             )
             db.executemany(

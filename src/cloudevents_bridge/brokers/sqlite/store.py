@@ -15,13 +15,16 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloudevents_bridge.brokers.sqlite import clock as clocks
 from cloudevents_bridge.brokers.sqlite.errors import BUSY, CANTOPEN, primary
 from cloudevents_bridge.brokers.sqlite.schema import APPLICATION_ID, MIGRATIONS, migrate, version_of
 from cloudevents_bridge.brokers.sqlite.watch import Watch
 from cloudevents_bridge.errors import BridgeError, ErrorCode, make_error
+
+if TYPE_CHECKING:
+    from cloudevents_bridge.brokers.sqlite.places import TopicRow
 
 OLDEST_SQLITE = (3, 35, 0)
 SETUP = 5.0
@@ -30,7 +33,7 @@ LOOK = 0.02
 """Seconds between two looks whether the path still leads to the open file."""
 
 _PRAGMAS = """
-PRAGMA wal_autocheckpoint = 4000;
+PRAGMA wal_autocheckpoint = 1000;  -- pages: a write to a log that still grows takes twice as long to reach the disk
 PRAGMA journal_size_limit = 67108864;
 PRAGMA cache_size = -16000;
 PRAGMA temp_store = MEMORY;
@@ -48,6 +51,8 @@ class Store:
         path: absolute.
         url: how the broker was addressed, for errors.
         watch: wakes those who wait for a change.
+        topics: what was found out about topics, by name. It holds as long as nobody changes topics or subscriptions,
+            and no other process writes; who adds events keeps `last` up to date. Only within `write`.
         tend_at: when this process looks next for what has grown old.
     """
 
@@ -63,6 +68,7 @@ class Store:
         self.path = path
         self.url = url
         self.watch = Watch(self._poll)
+        self.topics: dict[str, TopicRow] = {}
         self.tend_at = 0.0
         self._clock = clock
         self._durable = synchronous
@@ -73,6 +79,7 @@ class Store:
         self._reader: sqlite3.Connection | None = None
         self._synchronous = ""
         self._base = 0.0
+        self._data_version = -1
         self._file = (0, 0)
         self._look_at = 0.0
         self._closed = ""
@@ -114,10 +121,11 @@ class Store:
                 self._synchronous = mode
             self._patiently(lambda: db.execute("BEGIN IMMEDIATE"), deadline, timeout, stopped)
             try:
-                self._check_version(db)
+                self._learn(db)
                 yield db
                 db.execute("COMMIT")
             except BaseException:
+                self.topics.clear()
                 if db.in_transaction:
                     with contextlib.suppress(sqlite3.Error):
                         db.execute("ROLLBACK")
@@ -234,6 +242,8 @@ class Store:
         self._look_at = 0.0
         self._file = (file.st_dev, file.st_ino)
         self._synchronous = ""
+        self._data_version = -1
+        self.topics.clear()
         self._writer, self._reader = writer, reader
         return writer
 
@@ -314,6 +324,14 @@ class Store:
                 db.execute("ROLLBACK")
             raise
         return base
+
+    def _learn(self, db: sqlite3.Connection) -> None:
+        """See whether another process has written since the last transaction here."""
+        (data_version,) = db.execute("PRAGMA data_version").fetchone()
+        if data_version != self._data_version:
+            self.topics.clear()
+            self._check_version(db)
+            self._data_version = data_version
 
     def _check_version(self, db: sqlite3.Connection) -> None:
         version = version_of(db)

@@ -71,6 +71,7 @@ def tend(db: sqlite3.Connection, store: Store, now: float, done: int) -> None:
         more |= _retire(db, place, topic, cursor, now - retention, now, step)
     for (topic,) in db.execute("SELECT id FROM topics WHERE name IS NOT NULL").fetchall():
         more |= sweep(db, topic, step)
+    store.topics.clear()
     store.tend_at = now if more else now + TEND
 
 

@@ -85,12 +85,14 @@ class Topology:
         with self._store.write(SETUP, durable=True, create=True) as db:
             for each in changes:
                 self._make(db, each)
+            self._store.topics.clear()
         self._store.watch.notify()
 
     def delete(self, place: Topic | Subscription | DeadLetters) -> None:
         try:
             with self._store.write(SETUP, durable=True) as db:
                 place_id = self._unname(db, place)
+                self._store.topics.clear()
         except NotFoundError:
             return
         self._store.watch.notify()
