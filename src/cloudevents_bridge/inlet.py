@@ -120,11 +120,12 @@ class Inlet:
 
     def check(self) -> None:
         """Raise `ClosedError` if deliveries can no longer be settled here."""
+        if not (self.session.left_behind or self._closed):
+            return
         whose = f"the subscriber for {place_name(self.of)} on {self.session.broker}"
         if self.session.left_behind:
             raise ClosedError(f"{whose} received this before a fork: the delivery is the parent's to settle")
-        if self._closed:
-            raise ClosedError(f"{whose} was closed before this delivery was settled: the event is delivered again")
+        raise ClosedError(f"{whose} was closed before this delivery was settled: the event is delivered again")
 
     def settle(
         self, verb: Verb, deliveries: Sequence[Delivery], *, seconds: float = 0.0, timeout: float | None = None

@@ -31,24 +31,27 @@ def settle(
         timeout: seconds for all of it; None: as the session says.
     """
     outcomes: dict[int, Done | Fault] = {}
-    todo = list(enumerate(messages))
+    todo: Sequence[int] = range(len(messages))
     most = driver.traits.settle_count
 
     def attempt(left: float) -> None:
         nonlocal todo
-        again: list[tuple[int, Inbound]] = []
+        again: list[int] = []
         for start in range(0, len(todo), most):
             chunk = todo[start : start + most]
-            results = _send(session, driver, verb, [inbound for _, inbound in chunk], seconds, reason, left)
-            for (place, inbound), said in zip(chunk, results, strict=True):
-                outcome = outcomes[place] = _with_lost_answer(said, outcomes.get(place))
-                if isinstance(outcome, Fault) and outcome.retryable:
-                    again.append((place, inbound))
+            results = _send(session, driver, verb, [messages[place] for place in chunk], seconds, reason, left)
+            for place, said in zip(chunk, results, strict=True):
+                if isinstance(said, Fault):
+                    outcomes[place] = fault = _with_lost_answer(said, outcomes.get(place))
+                    if fault.retryable:
+                        again.append(place)
+                else:
+                    outcomes[place] = said
         todo = again
         if again:
-            fault = outcomes[again[0][0]]
-            assert isinstance(fault, Fault)
-            raise to_error(fault, verb, session.broker)
+            first = outcomes[again[0]]
+            assert isinstance(first, Fault)
+            raise to_error(first, verb, session.broker)
 
     # What still fails in the end has its own outcome.
     with suppress(BridgeError):
@@ -77,7 +80,7 @@ def _send(
     return outcomes
 
 
-def _with_lost_answer(outcome: Done | Fault, earlier: Done | Fault | None) -> Done | Fault:
+def _with_lost_answer(fault: Fault, earlier: Done | Fault | None) -> Fault:
     """A failure after a lost answer: it may have been done all the same."""
     lost = isinstance(earlier, Fault) and earlier.maybe_applied
-    return replace(outcome, maybe_applied=True) if lost and isinstance(outcome, Fault) else outcome
+    return replace(fault, maybe_applied=True) if lost else fault

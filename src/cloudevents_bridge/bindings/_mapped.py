@@ -84,6 +84,8 @@ class Mapped:
         """The event in a native message. Raises `DecodeError` and nothing else."""
         if self.fold_case:
             attributes = {str(name).lower(): value for name, value in attributes.items()}
+        elif attributes.get(self.content_type) == json.CONTENT_TYPE:  # nearly always, where structured is written
+            return CloudEvent.from_json(body)
         content_type = self._content_type(attributes)
         if content_type is not None and content_type[:23].lower() == _MODE:
             return _decode_structured(content_type, body)
