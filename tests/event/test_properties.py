@@ -203,6 +203,23 @@ def test_mutated_encodings_give_an_event_or_a_decode_error(raw: bytes) -> None:
     check_bytes(raw)
 
 
+@many
+@given(raw=mutated(events().map(CloudEvent.to_json)))
+def test_the_quick_way_to_read_an_event_says_what_the_careful_way_says(raw: bytes) -> None:
+    quick, careful = (read_as(kind, raw) for kind in (bytes, bytearray))
+    assert quick == careful
+    if isinstance(quick, CloudEvent) and isinstance(careful, CloudEvent):
+        assert quick.to_json() == careful.to_json()
+
+
+def read_as(kind: Any, raw: bytes) -> CloudEvent | str:
+    """The event, or what the error says. Only bytes are read the quick way."""
+    try:
+        return CloudEvent.from_json(kind(raw))
+    except DecodeError as error:
+        return str(error)
+
+
 anything: st.SearchStrategy[Any] = st.one_of(
     strings,
     st.text(max_size=8),
