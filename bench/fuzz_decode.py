@@ -23,7 +23,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -128,7 +128,7 @@ def mutate(chance: random.Random, raw: bytes, others: list[bytes]) -> bytes:
     return bytes(changed)
 
 
-def mutate_attributes(chance: random.Random, attributes: dict[Any, Any]) -> dict[Any, Any]:
+def mutate_attributes(chance: random.Random, attributes: Mapping[Any, Any]) -> dict[Any, Any]:
     """The attributes with up to three of them changed, added, renamed or left out."""
     changed = dict(attributes)
     for _ in range(chance.randint(0, 3)):
