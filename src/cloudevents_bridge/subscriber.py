@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
-from cloudevents_bridge import clock, driver
-from cloudevents_bridge.delivery import Delivery, log
-from cloudevents_bridge.errors import (
-    BridgeError,
-    ClosedError,
-    ErrorCode,
-    InvalidArgumentError,
-    SettleError,
-    make_error,
-)
+from cloudevents_bridge import driver
+from cloudevents_bridge.delivery import Delivery
+from cloudevents_bridge.errors import BridgeError, ClosedError, InvalidArgumentError, SettleError
+from cloudevents_bridge.fetcher import Fetcher
 from cloudevents_bridge.inlet import Decoder, Inlet
-from cloudevents_bridge.keeper import Keeper
 from cloudevents_bridge.session import Closing, Opener, Session
 from cloudevents_bridge.topics import Subscription
 
@@ -26,8 +18,6 @@ ITERATION_WAIT = 20.0
 """Seconds that one receive of an iteration waits for an event."""
 LONGEST_WAIT = threading.TIMEOUT_MAX / 2
 """Seconds that stand for "for ever"."""
-POLL_GRACE = 0.05
-"""Seconds that `receive(wait=0)` gives a broker whose own receive cannot be that short."""
 
 
 class Subscriber(Closing):
@@ -50,7 +40,7 @@ class Subscriber(Closing):
         self._declared = declared
         self._foreign = tuple(foreign)
         self._session: Session | None = None
-        self._fetcher: _Fetcher | None = None
+        self._fetcher: Fetcher | None = None
         self._closed = False
 
     def receive(self, max_events: int = 10, *, wait: float = 20.0) -> list[Delivery]:
@@ -63,11 +53,7 @@ class Subscriber(Closing):
             ClosedError: after `close`.
             BridgeError: what the broker said, after the retries of the policy.
         """
-        if max_events < 1:
-            raise InvalidArgumentError(f"max_events is {max_events!r}: it must be at least 1")
-        if not wait >= 0:
-            raise InvalidArgumentError(f"wait is {wait!r}: it must be 0 or more seconds")
-        return self._take(self._open(), max_events, min(wait, LONGEST_WAIT), batch=True)
+        return self._take(self._open(), *checked(max_events, wait), batch=True)
 
     def ack_many(self, deliveries: Iterable[Delivery]) -> None:
         """Ack deliveries of this subscriber in native batches. Those acked before are passed over.
@@ -130,7 +116,7 @@ class Subscriber(Closing):
                 finally:
                     fetcher.keeper.drop(delivery)
 
-    def _take(self, fetcher: _Fetcher, most: int, wait: float, *, batch: bool) -> list[Delivery]:
+    def _take(self, fetcher: Fetcher, most: int, wait: float, *, batch: bool) -> list[Delivery]:
         telemetry = self._opener.config.telemetry
         if telemetry is None:
             return fetcher.take(most, wait)
@@ -151,7 +137,7 @@ class Subscriber(Closing):
         if not closed and fetcher is not None and self._session is self._opener.peek():
             fetcher.close(timeout)
 
-    def _open(self) -> _Fetcher:
+    def _open(self) -> Fetcher:
         session = self._opener.get()
         if session is self._session and not self._closed:
             assert self._fetcher is not None
@@ -164,120 +150,19 @@ class Subscriber(Closing):
                     broker=session.broker,
                 )
             if session is not self._session or self._fetcher is None:
-                self._fetcher = _Fetcher(Inlet(session, self._of, self._declared, self._foreign))
+                self._fetcher = Fetcher(Inlet(session, self._of, self._declared, self._foreign))
                 self._session = session
             return self._fetcher
 
 
-class _Fetcher:
-    """The one thread that receives for a subscriber. What it receives belongs to whoever asks next: a caller that
-    stopped waiting loses nothing.
+def checked(max_events: int, wait: float) -> tuple[int, float]:
+    """What `receive` is called with.
+
+    Raises:
+        InvalidArgumentError: if it makes no sense.
     """
-
-    def __init__(self, inlet: Inlet) -> None:
-        self.inlet = inlet
-        self.keeper = inlet.holder = Keeper(inlet)
-        self._lock = threading.RLock()  # entered itself: Ctrl-C on the way into a Condition leaves it locked
-        self._changed = threading.Condition(self._lock)
-        self._ready: deque[Delivery] = deque()
-        self._wanted = 0
-        self._until = 0.0
-        self._waiters = 0
-        self._receiving = False
-        self._rounds = 0
-        self._error: BridgeError | None = None
-        self._closing = False
-        self._thread: threading.Thread | None = None
-
-    def take(self, most: int, wait: float) -> list[Delivery]:
-        deadline = clock.now() + wait
-        patience = wait
-        if not wait:
-            shortest = self.inlet.traits.wait[0]
-            patience = POLL_GRACE if shortest else self.inlet.session.config.timeout
-        give_up = clock.now() + patience
-        with self._lock:
-            if not wait and self._receiving and not self._ready:
-                return []  # a receive is under way and has found nothing so far
-            rounds = self._rounds
-            self._waiters += 1
-            try:
-                while True:
-                    if taken := self._pop(most):
-                        return taken
-                    if self._closing:
-                        return []
-                    if self._error is not None:
-                        error, self._error = self._error, None
-                        raise error
-                    now = clock.now()
-                    if now >= give_up or (now >= deadline and self._rounds > rounds):
-                        return []
-                    self._ask(most, deadline)
-                    self._changed.wait(give_up - now)
-            finally:
-                self._waiters -= 1
-                if not self._waiters:
-                    self._wanted = 0
-
-    def _pop(self, most: int) -> list[Delivery]:
-        taken: list[Delivery] = []
-        while self._ready and len(taken) < most:
-            delivery = self._ready.popleft()
-            if not delivery.lease_lost:
-                taken.append(delivery)
-        return taken
-
-    def _ask(self, most: int, until: float) -> None:
-        if self._thread is None:
-            name = f"ceb-receive-{self.inlet.of.topic.name}/{self.inlet.of.name}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
-            thread.start()  # first: an interrupt in between must not leave a thread to join that never ran
-            self._thread = thread
-        if most > self._wanted or until > self._until:  # else callers that wait would wake each other for ever
-            self._wanted = max(self._wanted, most)
-            self._until = max(self._until, until)
-            self._changed.notify_all()
-
-    def _work(self) -> None:
-        shortest, longest = self.inlet.traits.wait
-        while True:
-            with self._lock:
-                self._changed.wait_for(lambda: self._wanted or self._closing)
-                if self._closing:
-                    return
-                most = min(self._wanted, self.inlet.traits.batch_count)
-                wait = min(max(self._until - clock.now(), shortest), longest)
-                self._receiving = True
-            received, error = self._receive(most, wait)
-            with self._lock:  # after close, what came is given back there
-                self._receiving = False
-                self._rounds += 1
-                self._ready.extend(received)
-                if error is not None and self._waiters:
-                    self._error = error
-                if received or error is not None or clock.now() >= self._until:
-                    self._wanted, self._until = 0, 0.0
-                self._changed.notify_all()
-            self.inlet.bury_poison()
-
-    def _receive(self, most: int, wait: float) -> tuple[list[Delivery], BridgeError | None]:
-        try:
-            return self.inlet.receive(most, wait), None
-        except BridgeError as error:
-            return [], error
-        except Exception as bug:  # noqa: BLE001 - whoever waits is told, and the thread goes on
-            log.exception("receiving failed")
-            told = make_error(ErrorCode.INTERNAL, f"receiving failed: {bug}", broker=self.inlet.session.broker)
-            told.__cause__ = bug
-            return [], told
-
-    def close(self, timeout: float) -> None:
-        with self._lock:
-            self._closing = True
-            self._changed.notify_all()
-        self.inlet.stop()
-        if self._thread is not None:
-            self._thread.join(timeout)
-        self.keeper.close()
-        self.inlet.close()
+    if max_events < 1:
+        raise InvalidArgumentError(f"max_events is {max_events!r}: it must be at least 1")
+    if not wait >= 0:
+        raise InvalidArgumentError(f"wait is {wait!r}: it must be 0 or more seconds")
+    return max_events, min(wait, LONGEST_WAIT)

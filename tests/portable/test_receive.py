@@ -57,6 +57,14 @@ class Background:
         return self.result
 
 
+class Told(threading.Event):
+    """Waits in steps."""
+
+    def wake(self) -> bool:
+        self.set()
+        return True
+
+
 def ids(deliveries: list[Delivery]) -> list[str]:
     return [delivery.event.id for delivery in deliveries]
 
@@ -158,6 +166,102 @@ def test_an_abandoned_receive_is_given_back_by_close(subscriber: Subscriber, scr
     subscriber.close()
     assert [(s.verb, s.ids) for s in scripted.settles] == [("release", ["1"])]
     assert scripted.left() == 1
+
+
+def test_what_nobody_asks_for_is_given_back(subscriber: Subscriber, scripted: Scripted) -> None:
+    scripted.receive_traits = msgspec.structs.replace(scripted.receive_traits, wait=(20.0, 20.0))
+    assert subscriber.receive(wait=0.02) == []
+    with scripted.changed:
+        scripted.put(event("1"))
+        scripted.put(event("2"))
+    until(lambda: scripted.verbs() == ["release"])
+    until(lambda: scripted.left() == 2)
+    assert sorted(ids(subscriber.receive(wait=LONG))) == ["1", "2"]
+    assert scripted.calls["receive"] == 2
+
+
+def test_what_lost_its_lease_while_nobody_asked_is_not_given_back(
+    subscriber: Subscriber, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudevents_bridge.fetcher.KEPT", 0.1)
+    scripted.receive_traits = msgspec.structs.replace(scripted.receive_traits, wait=(20.0, 20.0))
+    scripted.lease = 0.02
+    assert subscriber.receive(wait=0.01) == []
+    scripted.put(event("1"))
+    fetcher = subscriber._fetcher
+    assert fetcher is not None
+    until(lambda: fetcher._rounds == 1 and not fetcher._ready)
+    assert (scripted.verbs(), scripted.calls["receive"]) == ([], 1)
+
+
+def test_a_failed_give_back_is_logged_and_the_thread_goes_on(
+    subscriber: Subscriber, scripted: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted.receive_traits = msgspec.structs.replace(scripted.receive_traits, wait=(20.0, 20.0))
+    scripted.on_settle = lambda settled: [refused()]
+    assert subscriber.receive(wait=0.02) == []
+    scripted.put(event("1"))
+    until(lambda: "nobody asked for" in caplog.text)
+    scripted.put(event("2"))
+    assert ids(subscriber.receive(wait=LONG)) == ["2"]
+
+
+def test_an_error_that_nobody_waited_for_is_not_the_next_ones(subscriber: Subscriber, scripted: Scripted) -> None:
+    fetcher = subscriber._open()
+    let_go = threading.Event()
+
+    def on_receive() -> None:
+        scripted.on_receive = lambda: None
+        scripted.changed.release()
+        let_go.wait(LONG)
+        scripted.changed.acquire()
+        raise NativeError(refused())
+
+    scripted.on_receive = on_receive
+    told = Told()
+    waiting = fetcher.enter(1, LONG, told.wake)
+    assert fetcher.poll(waiting) is None
+    let_go.set()
+    assert told.wait(LONG)
+    fetcher.leave(waiting)
+    scripted.put(event("1"))
+    assert ids(subscriber.receive(wait=LONG)) == ["1"]
+
+
+# -- without a thread to wait in
+
+
+def test_waiting_in_steps(subscriber: Subscriber, scripted: Scripted) -> None:
+    fetcher = subscriber._open()
+    told = Told()
+    waiting = fetcher.enter(2, LONG, told.wake)
+    assert fetcher.poll(waiting) is None
+    until(lambda: scripted.receiving)
+    assert not told.is_set()
+    scripted.put(event("1"))
+    assert told.wait(LONG)
+    assert ids(fetcher.poll(waiting) or []) == ["1"]
+    fetcher.leave(waiting)
+    assert len(threads()) == 1
+
+
+def test_close_tells_who_waits_in_steps(subscriber: Subscriber) -> None:
+    fetcher = subscriber._open()
+    told = Told()
+    waiting = fetcher.enter(2, LONG, told.wake)
+    assert fetcher.poll(waiting) is None
+    subscriber.close()
+    assert told.is_set()
+    assert fetcher.poll(waiting) == []
+    fetcher.leave(waiting)
+
+
+def test_who_cannot_be_told_does_not_wait(subscriber: Subscriber, scripted: Scripted) -> None:
+    fetcher = subscriber._open()
+    waiting = fetcher.enter(1, LONG, lambda: False)
+    assert fetcher.poll(waiting) is None
+    scripted.put(event("1"))
+    until(lambda: scripted.verbs() == ["release"])
 
 
 def test_close_gives_back_what_is_not_settled(subscriber: Subscriber, scripted: Scripted) -> None:
