@@ -8,8 +8,9 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from weakref import WeakSet
 
 from cloudevents_bridge import clock
@@ -66,6 +67,7 @@ class Buffer:
         self._unresolved: dict[Future[Receipt], tuple[CloudEvent, Account, int]] = {}
         self._number = 0
         self._owing: set[Account] = set()
+        self._told: list[Callable[[], object]] = []
         self.waiting: dict[int, None] = {}
         self.failures = 0
         self._outbox = outlet.outbox()
@@ -100,6 +102,17 @@ class Buffer:
             if len(self._incoming) == 1 or len(self._incoming) == self._outlet.batch_count:
                 self._changed.notify_all()
         return future
+
+    @contextmanager
+    def room(self, told: Callable[[], object]) -> Iterator[bool]:
+        """Whether `submit` need not wait; that stays so in the block. If it has to, `told` is called when that may have
+        changed, once and in any thread.
+        """
+        with self._lock:
+            full = self._block and len(self.waiting) >= self._max and not self._closing
+            if full:
+                self._told.append(told)
+            yield not full
 
     def wait_sent(self, timeout: float, account: Account | None = None) -> None:
         """Wait until everything submitted so far is accepted or has failed, of that account or at all.
@@ -152,7 +165,7 @@ class Buffer:
             late = True
         with self._lock:
             self._closing = True
-            self._changed.notify_all()
+            self._tell()
         if late:
             self._give_up(None)  # the thread ends when its last send does
         else:
@@ -278,7 +291,13 @@ class Buffer:
         with self._lock:
             for account, number in done:
                 del self.waiting[number], account.waiting[number]
-            self._changed.notify_all()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        told, self._told = self._told, []
+        for each in told:
+            each()
 
 
 _live: WeakSet[Buffer] = WeakSet()

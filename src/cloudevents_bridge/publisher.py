@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from typing import Literal, cast
@@ -121,6 +121,13 @@ class Publisher(Closing):
         if telemetry is None:
             return self._enter(event, event, delay)
         return telemetry.submit(self.topic, event, lambda carrying: self._enter(event, carrying, delay))
+
+    def _submit(self, event: CloudEvent, delay: float, told: Callable[[], object]) -> Future[Receipt] | None:
+        """`submit` that does not wait. None: there is no room; `told` is called when to try again."""
+        _checked(event, "submit")
+        self._open()
+        with self._line.buffer(self._options).room(told) as there_is:
+            return self.submit(event, delay=delay) if there_is else None
 
     def _enter(self, event: CloudEvent, sent: CloudEvent, delay: float) -> Future[Receipt]:
         """Submit an event. `sent`: the same, as it is to be sent."""
