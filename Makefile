@@ -32,7 +32,7 @@ static: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED) $(wildcard tests/*.py)
-	@set -e; for each in $(SCRIPTS); do MYPYPATH=$$each $(BIN)/mypy --explicit-package-bases $$each; done
+	@set -e; for each in $(SCRIPTS); do MYPYPATH=$$each:tests/portable $(BIN)/mypy --explicit-package-bases $$each; done
 
 # Whoever waits for an answer does not wait for the pages' examples and for killed processes: `make test` has them.
 check: static

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, assert_type
 
 import cloudevents_bridge as ceb
+from cloudevents_bridge.aio import AsyncBroker, AsyncDelivery
 from cloudevents_bridge.errors import EventTooLargeError, NotFoundError
 from cloudevents_bridge.middleware import MemoryStore, SQLiteStore, Store, idempotent, log, timing
 from cloudevents_bridge.types import Action, Change, Decoder, Middleware, Topology, Value
@@ -165,6 +167,36 @@ def main() -> None:
             print(error.maybe_applied)
         except (ceb.LeaseLostError, ceb.UnsupportedError, ceb.DecodeError):
             raise
+
+
+async def in_tasks(event: ceb.CloudEvent) -> None:
+    async with ceb.aio.connect("sqlite:///events.db", topics=[orders], create_missing=True) as broker:
+        assert_type(broker, AsyncBroker)
+        assert_type(broker.sync, ceb.Broker)
+        assert_type(await broker.publish("orders", event, delay=5, timeout=2.5), ceb.Receipt)
+        assert_type(await broker.publish_many("orders", [event]), list[ceb.Receipt])
+        async with broker.publisher("orders", linger=0.1) as publisher:
+            future = await publisher.submit(event)
+            assert_type(future, asyncio.Future[ceb.Receipt])
+            assert_type(await future, ceb.Receipt)
+            await publisher.flush(timeout=5)
+        async with broker.subscriber("orders", "billing", foreign=[from_line]) as subscriber:
+            deliveries = await subscriber.receive(max_events=10, wait=20)
+            assert_type(deliveries, list[AsyncDelivery])
+            await subscriber.ack_many(deliveries)
+            async for delivery in subscriber:
+                async with delivery as one:
+                    assert_type(one, ceb.CloudEvent)
+                    assert_type(one.data_as(Order), Order)
+                await delivery.extend(30)
+                await delivery.nack(delay=1)
+        letters = broker.dead_letters("orders", "billing")
+        async for letter in letters.find(limit=5):
+            assert_type(letter, ceb.DeadLetter)
+        assert_type(await letters.replay(letters.find(), rate=10), list[ceb.Receipt])
+        assert_type(await letters.purge(["0123456789abcdef"]), int)
+        assert_type(await broker.topology.plan(orders), list[Change])
+        await broker.ping(timeout=1)
 
 
 def convert(event: ceb.CloudEvent, headers: dict[str, str], body: bytes) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
-from time import sleep
 from typing import NamedTuple
 
 from cloudevents_bridge import clock, driver
@@ -119,6 +119,12 @@ class DeadLetters:
             UnsupportedError: if the broker cannot reach one subscription, and no topic is given.
             BridgeError: what the broker said.
         """
+        return self._replay(letters, topic, rate, threading.Event())
+
+    def _replay(
+        self, letters: Iterable[DeadLetter | str], topic: str | None, rate: float | None, stop: threading.Event
+    ) -> list[Receipt]:
+        """`replay`, which ends with the letter in hand once `stop` is set."""
         session = self._opener.get()
         if rate is not None and not rate > 0:
             raise InvalidArgumentError(f"rate is {rate!r}: it must be more than 0 letters per second")
@@ -131,7 +137,9 @@ class DeadLetters:
         with _Reader(session, self._of) as reader, _Replay(session, self._of, self._to(topic)) as out:
             begun = clock.now()
             for number, in_hand in enumerate(self._take(reader, wanted)):
-                reader.keep_until(begun if rate is None else begun + number / rate)
+                reader.keep_until(begun if rate is None else begun + number / rate, stop)
+                if stop.is_set():
+                    break
                 receipts.append(out.send(in_hand))
                 in_hand.reader.remove([in_hand.letter.id])
         return receipts
@@ -208,7 +216,7 @@ class _Reader:
         wait = min(max(LAST_LOOK, traits.wait[0]), traits.wait[1]) if traits.wait[0] else 0.0
         stale = 0
         while stale < STALE_LOOKS:
-            self.keep_until(0.0)
+            self.keep_until(0.0, threading.Event())
             received = self._session.call(self._doing, lambda _: self._driver.receive(traits.batch_count, wait))
             arrived = clock.now()
             if not received.messages:
@@ -231,16 +239,16 @@ class _Reader:
             return []
         return [self._held[id][-1] for id in ids if id in self._held]
 
-    def keep_until(self, time: float) -> None:
-        """Wait until then, and keep the leases of what is held."""
+    def keep_until(self, time: float, stop: threading.Event) -> None:
+        """Wait until then, or until the stop, and keep the leases of what is held."""
         while True:
             now = clock.now()
             if now >= self._renew_at and Capability.EXTEND in self._session.connection.capabilities:
                 self._settle("extend", self._all(), seconds=self._lease)
                 self._renew_at = now + self._lease / 2
-            if now >= time:
+            if now >= time or stop.is_set():
                 return
-            sleep(max(min(time, self._renew_at) - now, 0.001))
+            stop.wait(max(min(time, self._renew_at) - now, 0.001))
 
     def remove(self, ids: Iterable[str]) -> None:
         """Delete letters, with their copies.
@@ -327,9 +335,19 @@ def _letter_id(subscription: str, event: CloudEvent | None, body: bytes) -> str:
     return hashlib.sha256(subscription.encode() + b"\0" + told).hexdigest()[:16]
 
 
-def _ids(letters: Iterable[DeadLetter | str]) -> set[str]:
+def several(letters: Iterable[DeadLetter | str]) -> list[DeadLetter | str]:
+    """The letters, or ids of letters, of a call.
+
+    Raises:
+        InvalidArgumentError: if it is one.
+    """
     if isinstance(letters, (str, DeadLetter)):
         raise InvalidArgumentError("one letter was given where several are expected: put it into a list")
+    return list(letters)
+
+
+def _ids(letters: Iterable[DeadLetter | str]) -> set[str]:
+    letters = several(letters)
     return {letter if isinstance(letter, str) else letter.id for letter in letters}
 
 

@@ -198,6 +198,7 @@ class Opener:
         self.lock = threading.Lock()
         self._session: Session | None = Session(connect(), config)
         self._left_behind: list[Session] = []
+        self.beside: WeakSet[Closing] = WeakSet()  # what is closed after the connection
         _openers.add(self)
 
     def get(self) -> Session:
@@ -225,6 +226,8 @@ class Opener:
             session, self._session, self._closed = self._session, None, True
         if session is not None:
             session.connection.close()
+        for each in list(self.beside):
+            each.close()
 
     def _after_fork(self) -> None:
         # The parent's connection is kept, unused: closing it here could end what the parent still uses.

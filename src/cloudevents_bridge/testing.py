@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from msgspec.structs import replace
 
@@ -25,6 +25,9 @@ from cloudevents_bridge.obituary import read
 from cloudevents_bridge.router import Action, Router, pipeline
 from cloudevents_bridge.session import Closing
 from cloudevents_bridge.topics import RetryPolicy, Topic
+
+if TYPE_CHECKING:
+    from cloudevents_bridge.aio import AsyncBroker
 
 __all__ = ["FakeBroker", "Outcome", "make_event"]
 
@@ -103,6 +106,16 @@ class FakeBroker(Closing):
         self._troubles: deque[tuple[Operation, driver.Fault, bool]] = deque()
         self._settled: list[Call] = []
         self._store.watcher = self
+        self._aio: AsyncBroker | None = None
+
+    @property
+    def aio(self) -> AsyncBroker:
+        """The same connection for asyncio."""
+        if self._aio is None:
+            from cloudevents_bridge.aio import AsyncBroker
+
+            self._aio = AsyncBroker(self.broker)
+        return self._aio
 
     def published(self, topic: str | None = None, *, type: str | None = None) -> list[CloudEvent]:
         """The events published so far, in order; of one topic and one type where they are given."""

@@ -14,6 +14,8 @@ command that fails must be followed by "$ echo $?", which shows with what.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 import re
 import select
@@ -96,7 +98,7 @@ def run(page: Path, directory: Path) -> int:
         finally:
             for value in list(vars(module).values()):
                 if hasattr(value, "close") and type(value).__module__.startswith("cloudevents_bridge"):
-                    value.close()
+                    asyncio.run(value.close()) if inspect.iscoroutinefunction(value.close) else value.close()
             del sys.modules[name]
     return count
 

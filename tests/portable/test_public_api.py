@@ -15,6 +15,7 @@ import cloudevents_bridge as ceb
 from cloudevents_bridge import errors, middleware, types
 
 NAMES = [
+    "aio",
     "connect",
     "Broker",
     "Publisher",
@@ -184,7 +185,7 @@ def shown(function: Any, name: str) -> str:
 
 def test_all_is_what_was_promised() -> None:
     assert sorted(ceb.__all__) == sorted(NAMES)
-    assert len(ceb.__all__) == len(set(ceb.__all__)) == 24
+    assert len(ceb.__all__) == len(set(ceb.__all__)) == 25
     for name in ceb.__all__:
         assert getattr(ceb, name)
 
