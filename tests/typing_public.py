@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Any, assert_type
 
 import cloudevents_bridge as ceb
-from cloudevents_bridge.aio import AsyncBroker, AsyncDelivery
+from cloudevents_bridge.aio import AsyncBroker, AsyncDelivery, AsyncWorker
 from cloudevents_bridge.errors import EventTooLargeError, NotFoundError
 from cloudevents_bridge.middleware import MemoryStore, SQLiteStore, Store, idempotent, log, timing
-from cloudevents_bridge.types import Action, Change, Decoder, Middleware, Topology, Value
+from cloudevents_bridge.types import Action, Change, Decoder, Middleware, Stats, Topology, Value
 
 
 @dataclass
@@ -197,6 +197,14 @@ async def in_tasks(event: ceb.CloudEvent) -> None:
         assert_type(await letters.purge(["0123456789abcdef"]), int)
         assert_type(await broker.topology.plan(orders), list[Change])
         await broker.ping(timeout=1)
+        async with broker.worker(grace=5).add("orders", "billing", in_task, concurrency=10) as worker:
+            assert_type(worker, AsyncWorker)
+            assert_type(worker.stats.handled, int)
+        assert_type(await broker.worker().run(until_idle=1, signals=False), Stats)
+
+
+async def in_task(order: Order) -> None:
+    print(order.id)
 
 
 def convert(event: ceb.CloudEvent, headers: dict[str, str], body: bytes) -> None:

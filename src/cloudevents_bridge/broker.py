@@ -27,8 +27,6 @@ from cloudevents_bridge.topology import Topology
 from cloudevents_bridge.worker import Worker
 
 if TYPE_CHECKING:
-    import asyncio
-
     from cloudevents_bridge.config import Settings
 
 C = TypeVar("C", Subscriber, Worker)
@@ -201,16 +199,13 @@ class Broker(Closing):
         Args:
             grace: seconds that handlers have to end when it is stopped.
         """
-        return self._worker(grace)
-
-    def _worker(self, grace: float, loop: asyncio.AbstractEventLoop | None = None) -> Worker:
         self._opener.get()
 
         def place(topic: str, subscription: str) -> tuple[driver.Subscription, Subscription]:
             declared = self._declared
             return declared.subscription(topic, subscription), declared.policy(topic, subscription)
 
-        return self._own(Worker(self._opener, place, grace=grace, loop=loop))
+        return self._own(Worker(self._opener, place, grace=grace))
 
     def dead_letters(self, topic: str, subscription: str) -> DeadLetters:
         """The dead letters of a subscription."""

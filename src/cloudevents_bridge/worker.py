@@ -25,9 +25,7 @@ from cloudevents_bridge.session import Closing, Opener
 from cloudevents_bridge.topics import Subscription
 
 if TYPE_CHECKING:
-    import asyncio
-
-    from cloudevents_bridge.loops import Loop
+    from cloudevents_bridge.loops import Home, Loop
 
 LAST_WORDS = 0.8
 """Seconds for giving back, after the grace period, what did not end in it."""
@@ -93,13 +91,12 @@ class Worker(Closing):
         place: Callable[[str, str], tuple[driver.Subscription, Subscription]],
         *,
         grace: float = 25.0,
-        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         _check_seconds("grace", grace)
         self._opener = opener
         self._place = place
         self._grace = grace
-        self._given_loop = loop
+        self._home: Home | None = None
         self._loop: Loop | None = None
         self._jobs: list[_Job] = []
         self._consumers: list[Consumer] = []
@@ -174,13 +171,9 @@ class Worker(Closing):
             BridgeError: why consuming cannot go on: the subscription does not exist, or the credentials are refused.
             SystemExit, KeyboardInterrupt: what a handler raised to end the program.
         """
-        if until_idle is not None:
-            _check_seconds("until_idle", until_idle)
-        self._begin()
-        with _signals(self._words) if signals and _in_main_thread() else _no_signals() as interrupted:
+        self._begin(until_idle)
+        with self._listening(signals):
             self._work(until_idle)
-        if interrupted():
-            raise KeyboardInterrupt
         self._raise()
         return self.stats
 
@@ -211,15 +204,22 @@ class Worker(Closing):
         Raises:
             BridgeError: why consuming could not go on, if `run` has not raised it.
         """
+        first, wait = self._stop_for_good(timeout)
+        if wait:
+            self._over.wait(timeout)
+        if first:
+            self._raise()
+
+    def _stop_for_good(self, timeout: float) -> tuple[bool, bool]:
+        """Begin to close. Gives whether this is the first time, and whether the end is to be waited for."""
         with self._lock:
             closed, self._closed = self._closed, True
             inside = any(consumer.works_here() for consumer in self._consumers)
-        if self._running and self._process == os.getpid():
+            inside = inside or (self._loop is not None and self._loop.here)
+        works = self._running and self._process == os.getpid()
+        if works:
             self.stop(grace=min(self._grace, max(timeout - 1.0, 0.0)))
-            if not inside:
-                self._over.wait(timeout)
-        if not closed:
-            self._raise()
+        return not closed, works and not inside
 
     def __enter__(self) -> Self:
         self.start()
@@ -249,8 +249,10 @@ class Worker(Closing):
 
     # -- the life of a worker
 
-    def _begin(self) -> None:
-        """Make what works. Nothing is received yet."""
+    def _begin(self, until_idle: float | None = None, home: Home | None = None) -> None:
+        """Make what works. Nothing is received yet. `home`: where coroutines run, if not on a loop of our own."""
+        if until_idle is not None:
+            _check_seconds("until_idle", until_idle)
         session = self._opener.get()
         with self._lock:
             if self._closed:
@@ -263,6 +265,7 @@ class Worker(Closing):
                 raise InvalidArgumentError("the worker has nothing to do: add() a subscription first")
             self._process = os.getpid()
             self._error = None
+            self._home = home
             words = self._words
             self._consumers = [
                 Consumer(
@@ -369,8 +372,28 @@ class Worker(Closing):
             if self._loop is None:
                 from cloudevents_bridge.loops import Loop  # asyncio is slow to import, and not every program needs it
 
-                self._loop = Loop(self._given_loop)
+                self._loop = Loop(self._home, self._home_ends)
             return self._loop
+
+    def _home_ends(self) -> None:
+        """The event loop that is not ours ends: what it has cancelled has not failed."""
+        for consumer in self._consumers:
+            consumer.stop()
+        self._stop_this_run()
+
+    def _stop_this_run(self) -> None:
+        """`stop` what runs now, and not the next run."""
+        with self._lock:
+            if self._running:
+                self._words.put(_Stop(None))
+
+    @contextmanager
+    def _listening(self, signals: bool) -> Iterator[None]:
+        """Listen to signals, if that is asked for and possible. Raises `KeyboardInterrupt` after a second SIGINT."""
+        with _signals(self._words) if signals and _in_main_thread() else _no_signals() as interrupted:
+            yield
+        if interrupted():
+            raise KeyboardInterrupt
 
 
 def _say_if_it_fails(step: Callable[[], object]) -> None:

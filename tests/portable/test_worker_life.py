@@ -201,6 +201,19 @@ def test_a_handler_may_close_it(broker: Broker, scripted: Scripted) -> None:
     assert scripted.verbs() == ["ack"]
 
 
+def test_an_async_handler_may_close_it(broker: Broker, scripted: Scripted) -> None:
+    working = broker.worker(grace=30.0)
+
+    async def handle(event: CloudEvent) -> None:
+        working.close()
+
+    scripted.put(event("1"))
+    working.add("orders", "billing", handle)
+    begun = time.monotonic()
+    assert working.run(signals=False).handled == 1
+    assert time.monotonic() - begun < 15.0
+
+
 def test_until_idle_ends_when_nothing_has_come_for_so_long(broker: Broker, scripted: Scripted) -> None:
     def handle(event: CloudEvent) -> None:
         time.sleep(0.01)

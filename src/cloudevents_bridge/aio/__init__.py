@@ -10,6 +10,7 @@ from cloudevents_bridge.aio.delivery import AsyncDelivery
 from cloudevents_bridge.aio.publisher import AsyncPublisher
 from cloudevents_bridge.aio.subscriber import AsyncSubscriber
 from cloudevents_bridge.aio.topology import AsyncTopology
+from cloudevents_bridge.aio.worker import AsyncWorker
 
 __all__ = [
     "connect",
@@ -17,6 +18,7 @@ __all__ = [
     "AsyncPublisher",
     "AsyncSubscriber",
     "AsyncDelivery",
+    "AsyncWorker",
     "AsyncDeadLetters",
     "AsyncTopology",
 ]

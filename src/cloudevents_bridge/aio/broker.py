@@ -13,6 +13,7 @@ from cloudevents_bridge.aio.publisher import AsyncPublisher
 from cloudevents_bridge.aio.shell import Shell
 from cloudevents_bridge.aio.subscriber import AsyncSubscriber
 from cloudevents_bridge.aio.topology import AsyncTopology
+from cloudevents_bridge.aio.worker import AsyncWorker
 from cloudevents_bridge.broker import Broker
 from cloudevents_bridge.driver import Capability
 from cloudevents_bridge.event import CloudEvent
@@ -119,6 +120,10 @@ class AsyncBroker(AsyncClosing):
             made = AsyncDeadLetters(self._shell, self.sync.dead_letters(topic, subscription))
             letters = self._dead_letters.setdefault((topic, subscription), made)
         return letters
+
+    def worker(self, *, grace: float = 25.0) -> AsyncWorker:
+        """`Broker.worker`: a worker, which calls handlers and settles for them."""
+        return AsyncWorker(self._shell, self.sync.worker(grace=grace))
 
     async def ping(self, *, timeout: float = 5.0) -> None:
         """`Broker.ping`: reach the broker and authenticate, within `timeout` seconds."""

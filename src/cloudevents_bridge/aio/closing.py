@@ -10,7 +10,7 @@ from functools import partial
 from typing import Self
 
 from cloudevents_bridge import clock
-from cloudevents_bridge.aio.loops import Bell
+from cloudevents_bridge.aio.loops import ended
 from cloudevents_bridge.aio.shell import Shell
 from cloudevents_bridge.aio.threads import Pool
 from cloudevents_bridge.delivery import log
@@ -33,17 +33,15 @@ class AsyncClosing:
         Raises:
             BridgeError: what closing failed with, once.
         """
-        bell = Bell(self._shell.mailbox())
+        mailbox = self._shell.mailbox()
         if self._ending is None or self._ending[0] != os.getpid():  # what a parent began does not go on after a fork
             self._ending = os.getpid(), Future()
             self._pool.submit(partial(self._work, self._ending[1], clock.now() + timeout))
-        ended = self._ending[1]
-        ended.add_done_callback(lambda _: bell.ring())
+        over = self._ending[1]
         try:
-            while not ended.done():
-                await bell.wait()
+            await ended(over, mailbox)
         except asyncio.CancelledError:
-            ended.add_done_callback(lambda _: self._complain())
+            over.add_done_callback(lambda _: self._complain())
             raise
         if self._errors:
             raise self._errors.pop()
@@ -54,12 +52,12 @@ class AsyncClosing:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    def _work(self, ended: Future[None], deadline: float) -> None:
+    def _work(self, over: Future[None], deadline: float) -> None:
         try:
             self._close(max(deadline - clock.now(), 0.0))
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
             self._errors.append(error)
-        ended.set_result(None)
+        over.set_result(None)
 
     def _complain(self) -> None:
         for error in self._errors:

@@ -72,6 +72,15 @@ class Bell:
             self._future.set_result(None)
 
 
+async def ended(future: Future[None], mailbox: Mailbox, seconds: float | None = None) -> bool:
+    """Wait for a future of a thread, for so many seconds at most, without cancelling it. False: it is not done."""
+    bell = Bell(mailbox)
+    future.add_done_callback(lambda _: bell.ring())
+    if not future.done():
+        await bell.wait(seconds)
+    return future.done()
+
+
 def followed(future: Future[T], mailbox: Mailbox) -> asyncio.Future[T]:
     """A future of the loop that ends as that of a thread does. Cancelling it cancels that one.
 

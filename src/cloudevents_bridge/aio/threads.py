@@ -53,9 +53,13 @@ class Pool:
             return True
 
     def drain(self, deadline: float) -> None:
-        """Wait until there is nothing to run, not longer than to the deadline."""
+        """Wait for the jobs that are there now, not longer than to the deadline."""
         with self._lock:
-            self._changed.wait_for(lambda: not (self._jobs or self._running), max(deadline - clock.now(), 0.0))
+            before = {id(job) for job in (*self._jobs, *self._running)}
+            self._changed.wait_for(
+                lambda: not any(id(job) in before for job in (*self._jobs, *self._running)),
+                max(deadline - clock.now(), 0.0),
+            )
 
     def close(self) -> None:
         """Keep no idle threads from now on."""
@@ -67,14 +71,14 @@ class Pool:
         with self._lock:
             while self._has_job():
                 job = self._jobs.popleft()
-                self._running += 1
+                self._running.append(job)
                 self._lock.release()
                 try:
                     job()
                 finally:
-                    del job  # an idle thread keeps nothing alive
                     self._lock.acquire()
-                    self._running -= 1
+                    self._running.remove(job)
+                    del job  # an idle thread keeps nothing alive
                     self._changed.notify_all()
             self._threads -= 1
 
@@ -89,7 +93,8 @@ class Pool:
         self._lock = threading.RLock()  # entered itself: Ctrl-C on the way into a Condition leaves it locked
         self._changed = threading.Condition(self._lock)
         self._jobs: deque[Job] = deque()
-        self._threads = self._idle = self._running = 0
+        self._running: list[Job] = []
+        self._threads = self._idle = 0
         self._closing = False
 
 
