@@ -225,7 +225,7 @@ class Broker(Closing):
         session.call("ping", lambda left: session.connection.ping(timeout=left), timeout=timeout)
 
     def close(self, *, timeout: float = 30.0) -> None:
-        """Flush and close every publisher, close every worker and subscriber, then the connection. Closing twice is
+        """Close every worker and subscriber, flush and close every publisher, then the connection. Closing twice is
         harmless.
 
         Raises:
@@ -237,16 +237,23 @@ class Broker(Closing):
             return
         deadline = clock.now() + timeout
         lost: PublishError | None = None
-        # One that cannot be closed does not keep the others from it.
+
+        def flush(line: Line) -> None:
+            nonlocal lost
+            try:
+                line.close(max(deadline - clock.now(), 0.0))
+            except PublishError as error:
+                lost = merged(lost, error)
+
+        # From the last to the first, and one that cannot be closed does not keep the others from it.
         with wrapped(session.connection, "close", self.url), ExitStack() as stack:
             stack.callback(self._opener.close)
+            for line in list(self._lines.values()):  # which handlers that end publish to
+                stack.callback(flush, line)
             for each in self._consuming:
                 stack.callback(_close, each, deadline)
-            for line in list(self._lines.values()):
-                try:
-                    line.close(max(deadline - clock.now(), 0.0))
-                except PublishError as error:
-                    lost = merged(lost, error)
+            for each in self._consuming:  # all, before one is waited for
+                stack.callback(each.stop if isinstance(each, Worker) else each._stop)
         if lost is not None:
             raise lost
 

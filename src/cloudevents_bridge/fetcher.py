@@ -125,12 +125,16 @@ class Fetcher:
                 if self._ready:
                     self._changed.notify_all()
 
-    def close(self, timeout: float) -> None:
-        """Receive no more, and give back what is not settled."""
+    def stop(self) -> None:
+        """Receive no more. A receive that waits gives an empty list."""
         with self._lock:
             self._closing = True
             self._tell()
         self.inlet.stop()
+
+    def close(self, timeout: float) -> None:
+        """Stop, and give back what is not settled."""
+        self.stop()
         if self._thread is not None:
             self._thread.join(timeout)
         self.keeper.close()

@@ -42,6 +42,7 @@ class Subscriber(Closing):
         self._session: Session | None = None
         self._fetcher: Fetcher | None = None
         self._closed = False
+        self._ended = False
 
     def receive(self, max_events: int = 10, *, wait: float = 20.0) -> list[Delivery]:
         """Up to `max_events` deliveries, as soon as there is one; an empty list after `wait` seconds without any.
@@ -131,11 +132,20 @@ class Subscriber(Closing):
 
     def close(self, *, timeout: float = 30.0) -> None:
         """Receive no more and give back what is not settled. A receive that waits returns an empty list."""
+        fetcher = self._stop()
         with self._opener.lock:
-            closed, self._closed = self._closed, True
-            fetcher = self._fetcher
-        if not closed and fetcher is not None and self._session is self._opener.peek():
+            ended, self._ended = self._ended, True
+        if not ended and fetcher is not None:
             fetcher.close(timeout)
+
+    def _stop(self) -> Fetcher | None:
+        """Receive no more. Gives what is to be closed, if this process has anything."""
+        with self._opener.lock:
+            self._closed = True
+            fetcher = self._fetcher if self._session is self._opener.peek() else None
+        if fetcher is not None:
+            fetcher.stop()
+        return fetcher
 
     def _open(self) -> Fetcher:
         session = self._opener.get()

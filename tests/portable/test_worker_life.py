@@ -17,6 +17,7 @@ import pytest
 from scripted import NativeError, Scripted, busy, event, refused, until
 
 from cloudevents_bridge import Broker, CloudEvent, Delivery, Reject, RetryPolicy, Subscription, Topic, Worker, connect
+from cloudevents_bridge.driver import Received
 from cloudevents_bridge.errors import (
     BridgeError,
     ClosedError,
@@ -345,6 +346,63 @@ def test_closing_the_broker_closes_its_workers(opened: Opened, scripted: Scripte
     broker.close()
     assert working.closed
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ceb-")]
+
+
+def test_a_handler_publishes_while_the_broker_closes(opened: Opened, scripted: Scripted) -> None:
+    broker = opened(topics=[ORDERS])
+    gate = Gate()
+    publisher = broker.publisher("invoices", linger=30.0)
+
+    def handle(event_: CloudEvent) -> None:
+        gate(event_)
+        publisher.submit(event("submitted"))
+        broker.publish("invoices", event("published"))
+
+    worker(broker, handle).start()
+    scripted.put(event("1"))
+    gate.wait()
+    closing = threading.Thread(target=broker.close)
+    closing.start()
+    until(lambda: broker._consuming[0].closed)
+    gate.opened.set()
+    closing.join(15.0)
+    assert scripted.verbs() == ["ack"]
+    assert sorted(scripted.sent_ids()) == ["published", "submitted"]
+
+
+def test_all_consumers_are_stopped_before_one_is_waited_for(
+    opened: Opened, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: set[object] = set()
+    all_stopped = threading.Event()
+    in_time: list[bool] = []
+
+    def receive(self: Any, most: int, wait: float) -> Received:
+        scripted.receiving += 1
+        in_time.append(all_stopped.wait(10.0))
+        return Received()
+
+    def stop(self: Any) -> None:
+        stopped.add(self)
+        if len(stopped) == 3:
+            all_stopped.set()
+
+    monkeypatch.setattr("scripted.ScriptedSubscriber.receive", receive)
+    monkeypatch.setattr("scripted.ScriptedSubscriber.stop", stop)
+    broker = opened()
+    waiting = [
+        threading.Thread(target=broker.subscriber("orders", name).receive, kwargs={"wait": 30.0})
+        for name in ("billing", "shipping")
+    ]
+    for thread in waiting:
+        thread.start()
+    working = broker.worker().add("orders", "stock", print)
+    working.start()
+    until(lambda: scripted.receiving == 3)
+    broker.close()
+    for thread in waiting:
+        thread.join(15.0)
+    assert in_time == [True] * 3
 
 
 def test_several_subscriptions_share_one_worker(opened: Opened, scripted: Scripted) -> None:
