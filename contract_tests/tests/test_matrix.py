@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from cloudevents_bridge_contract import ContractSuite
-from cloudevents_bridge_contract.rigs import AwkwardRig, BareRig, MemoryRig, SqliteProcessesRig, SqliteRig
+from cloudevents_bridge_contract.rigs import (
+    AwkwardInTasksRig,
+    AwkwardRig,
+    BareRig,
+    MemoryInTasksRig,
+    MemoryRig,
+    SqliteInTasksRig,
+    SqliteProcessesRig,
+    SqliteRig,
+)
 
 
 def test_no_case_hides_another() -> None:
@@ -29,3 +38,15 @@ class TestSqliteProcesses(ContractSuite):
 
 class TestAwkward(ContractSuite):
     rig = AwkwardRig()
+
+
+class TestMemoryInTasks(ContractSuite):
+    rig = MemoryInTasksRig()
+
+
+class TestSqliteInTasks(ContractSuite):
+    rig = SqliteInTasksRig()
+
+
+class TestAwkwardInTasks(ContractSuite):
+    rig = AwkwardInTasksRig()

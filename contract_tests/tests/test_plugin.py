@@ -74,6 +74,34 @@ def test_rig_that_does_not_start_fails_its_cases(pytester: pytest.Pytester) -> N
     assert "no broker here" in form["cases"]["life.ping"]["ours"]["reason"]
 
 
+TWINS = (
+    RIG.replace('quirks = {"publish.delay": "our clock stands still", "envelope.json_data": "no JSON"}', "")
+    + """
+
+class TwinRig(OurRig):
+    name = "twin"
+    twin = "ours"
+    quirks = {"settle.ack_is_final": "it is different"}
+
+
+class TestTwin(ContractSuite):
+    rig = TwinRig()
+"""
+)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_twins_must_have_the_same_outcomes(pytester: pytest.Pytester, workers: str) -> None:
+    pytester.makepyfile(test_ours=TWINS)
+    pytester.makeini("[pytest]\n")
+    result = pytester.runpytest_subprocess("-n", workers, "-k", "life and ping or filter")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.no_fnmatch_line("*DIFFERENT*")
+    result = pytester.runpytest_subprocess("-n", workers, "-k", "ping or ack_is_final")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*DIFFERENT: settle.ack_is_final is not run on twin, and passed on ours"])
+
+
 def test_report_of_an_unknown_kind_is_refused(pytester: pytest.Pytester, tmp_path: Path) -> None:
     pytester.makeini("[pytest]\n")
     result = pytester.runpytest_subprocess("--contract-report", f"xml={tmp_path / 'x'}")

@@ -26,7 +26,6 @@ from cloudevents_bridge import (
     Subscription,
     Topic,
     UnsupportedError,
-    connect,
     driver,
 )
 from cloudevents_bridge_contract import faulty
@@ -224,7 +223,7 @@ class Bench:
         shim.options = self.rig.options
         faulty.register(name, lambda: shim)
         self._stack.callback(faulty.unregister, name)
-        return self._stack.enter_context(connect(faulty.through(name, self.url), topics=topics, **options))
+        return self._stack.enter_context(self.rig.connect(faulty.through(name, self.url), topics=topics, **options))
 
     def publishing(self, *topics: Topic, **options: Any) -> Broker:
         """A connection that publishes, where the rig wants it: perhaps in another process."""

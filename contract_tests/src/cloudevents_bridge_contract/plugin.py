@@ -69,9 +69,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         from cloudevents_bridge_contract.report import outcome
 
         name, reason = outcome(report, call.excinfo)
-        report.user_properties.append(
-            (PROPERTY, {"rig": rig.name, "kind": rig.kind, "case": case_of(item), "outcome": name, "reason": reason})
-        )
+        cell = {"rig": rig.name, "kind": rig.kind, "twin": rig.twin, "case": case_of(item)}
+        report.user_properties.append((PROPERTY, {**cell, "outcome": name, "reason": reason}))
     return report
 
 
@@ -113,6 +112,11 @@ class Collector:
         cell = properties.get(PROPERTY)
         if cell is not None:
             self._matrix().add(**cell, seconds=report.duration, duplicates=properties.get("duplicates", 0))
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Rigs that must have the same outcomes and have not fail the run."""
+        if self.matrix is not None and self.matrix.differences() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.unfinished or self.matrix is not None:

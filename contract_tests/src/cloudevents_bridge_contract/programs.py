@@ -14,12 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from cloudevents_bridge import BridgeError, Broker, CloudEvent, Delivery, Topic, connect
+from cloudevents_bridge_contract import intasks
 from cloudevents_bridge_contract.crossing import packed, unpacked
+from cloudevents_bridge_contract.rig import Rig
 
 
 class Task(NamedTuple):
@@ -30,16 +32,19 @@ class Task(NamedTuple):
     topics: list[dict[str, Any]]
     events: list[CloudEvent]
     settings: dict[str, Any]
+    in_tasks: bool
 
     @classmethod
-    def of(cls, url: str, options: Mapping[str, Any], topic: Topic, events: list[CloudEvent], settings: Any) -> Task:
-        return cls(url, dict(options), packed([topic]), events, settings)
+    def of(cls, rig: Rig, url: str, topic: Topic, events: list[CloudEvent], settings: Any) -> Task:
+        return cls(url, dict(rig.options), packed([topic]), events, settings, rig.in_tasks)
 
     @property
     def topic(self) -> Topic:
         return unpacked(self.topics)[0]
 
     def connect(self) -> Broker:
+        if self.in_tasks:
+            return intasks.connect(intasks.Loop(), self.url, topics=[self.topic], **self.options)
         return connect(self.url, topics=[self.topic], **self.options)
 
 

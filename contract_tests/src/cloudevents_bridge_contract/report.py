@@ -45,17 +45,30 @@ class Matrix:
 
     Attributes:
         kinds: rig to what the broker was.
+        twins: rig to the rig whose outcomes must be the same.
         cells: case to rig to cell.
     """
 
     kinds: dict[str, str] = field(default_factory=dict)
+    twins: dict[str, str] = field(default_factory=dict)
     cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
 
     def add(
-        self, *, rig: str, kind: str, case: str, outcome: str, reason: str, seconds: float = 0.0, duplicates: int = 0
+        self,
+        *,
+        rig: str,
+        kind: str,
+        case: str,
+        outcome: str,
+        reason: str,
+        twin: str = "",
+        seconds: float = 0.0,
+        duplicates: int = 0,
     ) -> None:
         """Note one phase (setup, call, teardown) of a case: the worst of its phases counts."""
         self.kinds[rig] = kind
+        if twin:
+            self.twins[rig] = twin
         cell = self.cells.setdefault(case, {}).setdefault(rig, Cell(PASSED))
         cell.seconds += seconds
         cell.duplicates = max(cell.duplicates, duplicates)
@@ -66,6 +79,15 @@ class Matrix:
         """How many cases of a rig ended how."""
         found = [row[rig].outcome for row in self.cells.values() if rig in row]
         return {name: found.count(name) for name in OUTCOMES}
+
+    def differences(self) -> list[str]:
+        """The cases that a rig and its twin, which must have the same outcomes, both ran, and ended differently."""
+        return [
+            f"{case} is {row[rig].outcome} on {rig}, and {row[twin].outcome} on {twin}"
+            for case in self.rows()
+            for rig, twin in sorted(self.twins.items())
+            if rig in (row := self.cells[case]) and twin in row and row[rig].outcome != row[twin].outcome
+        ]
 
     def rigs(self) -> list[str]:
         return sorted(self.kinds)
@@ -87,7 +109,7 @@ class Matrix:
         ]
         rule = "-" * (sum(widths) + 2 * len(widths) - 2)
         lines = [*lines[:2], rule, *lines[2 : -len(OUTCOMES)], rule, *lines[-len(OUTCOMES) :]]
-        return "\n".join([*lines, *notes.lines()])
+        return "\n".join([*lines, *notes.lines(), *(f"DIFFERENT: {each}" for each in self.differences())])
 
     def markdown(self) -> str:
         """For a page."""

@@ -40,6 +40,8 @@ class Rig:
         max_events: cap on the events of one case; None: as the contract says.
         prefix: start of the names of topics; short, in the form of portable names.
         existing: topics that exist already, to use instead of creating some.
+        in_tasks: whether the API is that for asyncio, behind that for threads.
+        twin: the name of a rig whose outcomes must be the same, case by case.
     """
 
     name: str = "unnamed"
@@ -57,14 +59,20 @@ class Rig:
     max_events: int | None = None
     prefix: str = "ceb"
     existing: Pool | None = None
+    in_tasks: bool = False
+    twin: str = ""
 
     def start(self) -> AbstractContextManager[str]:
         """Start the broker, or find it; give its URL. Called once per class of cases and process."""
         raise NotImplementedError(f"{type(self).__name__}.start gives the URL of the broker under test")
 
+    def connect(self, url: str, **connect_options: Any) -> Broker:
+        """`connect`, or what speaks the same API."""
+        return connect(url, **connect_options)
+
     def broker(self, url: str, **connect_options: Any) -> Broker:
         """The connection that consumes and administers."""
-        return connect(url, **{**self.options, **connect_options})
+        return self.connect(url, **{**self.options, **connect_options})
 
     def publishing_broker(self, url: str, **connect_options: Any) -> Broker:
         """The connection that publishes: the same API, perhaps spoken from another process."""

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cloudevents_bridge import Broker, Capability, CloudEvent, Topic, connect
+from cloudevents_bridge_contract import intasks
 from cloudevents_bridge_contract.elsewhere import Elsewhere
 from cloudevents_bridge_contract.faulty import Shim, register, through
+from cloudevents_bridge_contract.intasks import Loop
 from cloudevents_bridge_contract.rig import NativeMessage, NotRun, Rig
 
 _STRUCTURED = {"content-type": "application/cloudevents+json"}
@@ -146,6 +148,36 @@ class SqliteRig(EmbeddedRig):
                 [topic.name],
             ).fetchone()
         return NativeMessage(body, json.loads(attributes) if attributes else _STRUCTURED)
+
+
+class InTasksRig(Rig):
+    """Before another rig: its broker, used by tasks of an event loop. What is wrong for threads is wrong here."""
+
+    in_tasks = True
+    threads_to_send = 16  # those that make the calls of an AsyncBroker
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        with super().running() as url, Loop.started() as self.loop:
+            yield url
+
+    def connect(self, url: str, **connect_options: Any) -> Broker:
+        return intasks.connect(self.loop, url, **connect_options)
+
+
+class MemoryInTasksRig(InTasksRig, MemoryRig):
+    name = "memory-asyncio"
+    twin = "memory"
+
+
+class AwkwardInTasksRig(InTasksRig, AwkwardRig):
+    name = "awkward-asyncio"
+    twin = "awkward"
+
+
+class SqliteInTasksRig(InTasksRig, SqliteRig):
+    name = "sqlite-asyncio"
+    twin = "sqlite"
 
 
 def topics_in(file: Path) -> list[str]:

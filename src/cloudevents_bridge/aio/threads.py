@@ -12,7 +12,7 @@ from weakref import WeakSet
 from cloudevents_bridge import clock
 
 Job = Callable[[], None]
-IDLE = 10.0
+IDLE = 5.0
 """Seconds after which a thread that has nothing to do ends."""
 
 

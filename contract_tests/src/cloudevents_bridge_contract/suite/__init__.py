@@ -15,6 +15,7 @@ from cloudevents_bridge_contract.rig import Rig
 from cloudevents_bridge_contract.suite.consume import ConsumeCases
 from cloudevents_bridge_contract.suite.envelope import EnvelopeCases
 from cloudevents_bridge_contract.suite.life import LifeCases
+from cloudevents_bridge_contract.suite.life_asyncio import AsyncioLifeCases
 from cloudevents_bridge_contract.suite.life_worker import LifeWorkerCases
 from cloudevents_bridge_contract.suite.order import OrderCases
 from cloudevents_bridge_contract.suite.order_worker import OrderWorkerCases
@@ -23,6 +24,7 @@ from cloudevents_bridge_contract.suite.publish_trouble import PublishTroubleCase
 from cloudevents_bridge_contract.suite.settle import SettleCases
 from cloudevents_bridge_contract.suite.topology import TopologyCases
 from cloudevents_bridge_contract.suite.traps import TrapCases
+from cloudevents_bridge_contract.suite.traps_asyncio import AsyncioTrapCases
 from cloudevents_bridge_contract.suite.traps_dead_letters import DeadLetterTrapCases
 from cloudevents_bridge_contract.suite.traps_worker import WorkerTrapCases
 from cloudevents_bridge_contract.suite.worker import WorkerCases
@@ -49,8 +51,10 @@ class ContractSuite(
     WorkerTroubleCases,
     TopologyCases,
     LifeCases,
+    AsyncioLifeCases,
     LifeWorkerCases,
     TrapCases,
+    AsyncioTrapCases,
     DeadLetterTrapCases,
     WorkerTrapCases,
 ):

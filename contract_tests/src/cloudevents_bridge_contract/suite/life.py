@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudevents_bridge import BridgeError, Broker, CloudEvent, PublishError, RetryPolicy, Topic, connect
+from cloudevents_bridge import BridgeError, Broker, CloudEvent, PublishError, RetryPolicy, Topic
 from cloudevents_bridge.errors import ClosedError, ErrorCode, NotFoundError
 from cloudevents_bridge_contract.bench import Bench, keys, native_place, together
 from cloudevents_bridge_contract.outcomes import NotRun
@@ -42,7 +42,7 @@ def _use_everything(bench: Bench, topic: Topic, broker: Broker) -> None:
 class LifeCases:
     def test_connecting_does_no_io(self, bench: Bench) -> None:
         before = _threads()
-        with connect(bench.url, topics=[bench.declare()], **bench.rig.options) as broker:
+        with bench.rig.broker(bench.url, topics=[bench.declare()]) as broker:
             broker.publisher(bench.name("none"))
             broker.subscriber(bench.name("none"), "alpha")
             broker.dead_letters(bench.name("none"), "alpha")
@@ -251,7 +251,7 @@ def start_program(
 ) -> AbstractContextManager[Program]:
     if not bench.rig.crosses_processes:
         raise NotRun("the broker lives in one process")
-    return Program.started(name, Task.of(bench.url, bench.rig.options, topic, events or [], settings))
+    return Program.started(name, Task.of(bench.rig, bench.url, topic, events or [], settings))
 
 
 def _threads() -> set[threading.Thread]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from cloudevents_bridge import Capability, Subscription, Topic, UnsupportedError, connect
+from cloudevents_bridge import Capability, Subscription, Topic, UnsupportedError
 from cloudevents_bridge.driver import Outbound, PublisherDriver
 from cloudevents_bridge.errors import BridgeError, ErrorCode, NotFoundError, PermissionDeniedError
 from cloudevents_bridge_contract.bench import AT_ONCE, Bench
@@ -161,9 +161,9 @@ class TopologyCases:
             bench.broker(requires=[capability]).ping()
             return
         with pytest.raises(UnsupportedError) as caught:
-            connect(bench.url, requires=[capability], **bench.rig.options).close()
+            bench.rig.broker(bench.url, requires=[capability]).close()
         assert caught.value.code == ErrorCode.UNSUPPORTED
-        bench.requires(capability, lambda: connect(bench.url, requires=[capability.value], **bench.rig.options))
+        bench.requires(capability, lambda: bench.rig.broker(bench.url, requires=[capability.value]))
 
     @pytest.mark.parametrize("format", ["terraform", "bicep", "commands"])
     def test_export_gives_text_or_is_refused(self, bench: Bench, format: str) -> None:
