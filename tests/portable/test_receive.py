@@ -23,6 +23,7 @@ from cloudevents_bridge.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
+from cloudevents_bridge.fetcher import Fetcher, Waiting
 from cloudevents_bridge.obituary import read
 
 LONG = 30.0
@@ -364,6 +365,26 @@ def test_two_threads_share_what_comes(subscriber: Subscriber, scripted: Scripted
     scripted.put(event("2"))
     assert sorted(ids(waiting[0].end() + waiting[1].end())) == ["1", "2"]
     assert len(threads()) == 1
+
+
+def test_threads_that_wait_let_each_other_sleep(
+    subscriber: Subscriber, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polls = 0
+    poll = Fetcher.poll
+
+    def counted(self: Fetcher, waiting: Waiting) -> list[Delivery] | None:
+        nonlocal polls
+        polls += 1
+        return poll(self, waiting)
+
+    monkeypatch.setattr(Fetcher, "poll", counted)
+    waiting = [Background(subscriber.receive, wait=LONG) for _ in range(3)]
+    until(lambda: scripted.receiving and polls >= 3)
+    time.sleep(0.1)
+    assert polls < 50
+    subscriber.close()
+    assert [each.end() for each in waiting] == [[], [], []]
 
 
 def test_threads_are_one_to_receive_and_one_to_keep_leases(subscriber: Subscriber, scripted: Scripted) -> None:
