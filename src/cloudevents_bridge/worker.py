@@ -287,8 +287,9 @@ class Worker(Closing):
         """From the first receive to the last word."""
         grace = 0.0
         try:
-            for consumer in self._consumers:
-                consumer.start()
+            if self._words.empty():  # else it was stopped before it began
+                for consumer in self._consumers:
+                    consumer.start()
             grace = self._until_stopped(until_idle)
         finally:
             self._end(grace)

@@ -429,7 +429,7 @@ def test_what_is_held_is_bounded(opened: Opened, scripted: Scripted, monkeypatch
 
 
 def test_an_ack_that_comes_too_late_is_not_sent(
-    broker: Broker, scripted: Scripted, caplog: pytest.LogCaptureFixture
+    opened: Opened, scripted: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The process was stopped, perhaps, between the handler and the request; another consumer has the event."""
     settlers = threading.Event()
@@ -440,13 +440,13 @@ def test_an_ack_that_comes_too_late_is_not_sent(
 
     scripted.on_settle = hold_up
     scripted.capabilities -= {Capability.EXTEND}
-    scripted.lease = 0.3
+    scripted.lease = 1.0
     seen: list[Delivery] = []
 
     def handle(delivery: Delivery) -> None:
         seen.append(delivery)
 
-    with broker.worker().add("orders", "billing", handle) as working:
+    with opened(topics=[ORDERS]).worker().add("orders", "billing", handle) as working:
         scripted.put(event("slow"))
         until(lambda: scripted.calls["ack"] == 1)
         scripted.put(event("17"))

@@ -38,7 +38,7 @@ from cloudevents_bridge.driver import (
 from cloudevents_bridge.errors import ConfigurationError, ErrorCode, UnsupportedError
 
 SETTINGS = ".settings"
-POLL = 0.02
+POLL = 0.1
 
 
 class Settings(msgspec.Struct):

@@ -10,7 +10,7 @@ from cloudevents_bridge_contract import ContractSuite, Rig
 class FolderRig(Rig):
     name = "folder"
     kind = "embedded"
-    lease = 0.5
+    lease = 1.0
     quirks: Mapping[str, str] = {
         "traps.moved_clock_loses_no_lease": "leases end by the wall clock",
         "traps.largest_event_with_a_long_reason[native]": "dead letters are copies, and a full one has no room",
