@@ -11,6 +11,7 @@ class FolderRig(Rig):
     name = "folder"
     kind = "embedded"
     lease = 1.0
+    patience = 30.0
     quirks: Mapping[str, str] = {
         "traps.moved_clock_loses_no_lease": "leases end by the wall clock",
         "traps.largest_event_with_a_long_reason[native]": "dead letters are copies, and a full one has no room",
