@@ -241,6 +241,22 @@ def test_of_a_key_one_runs_at_a_time_in_order_while_others_go_on(ordered: Broker
     assert together == 2
 
 
+def test_many_of_a_key_leave_free_slots_to_other_keys(ordered: Broker, scripted: Scripted) -> None:
+    for n in range(6):
+        scripted.put(keyed(f"a{n}", "a"))
+    scripted.put(keyed("b0", "b"))
+    beside = threading.Event()
+
+    def handle(event: CloudEvent) -> None:
+        if event.id == "b0":
+            beside.set()
+        elif event.id == "a0":
+            assert beside.wait(10), "the other key waits although a handler is free"
+
+    stats = ordered.worker().add("orders", "billing", handle, concurrency=2).run(until_idle=0.2)
+    assert (stats.handled, stats.failed) == (7, 0)
+
+
 def test_a_failed_event_of_a_key_is_held_and_its_followers_wait(ordered: Broker, scripted: Scripted) -> None:
     for n in range(5):
         scripted.put(keyed(f"a{n}", "a"))

@@ -66,6 +66,7 @@ class Inbox:
         self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._max_held = MAX_HELD if max_held is None else max_held
         self._unsettled_most = traits.settle_count * (settlers + 1)
+        self._blocked_most = min(2 * traits.batch_count, self._max_held)
         self._prefetch = Prefetch(
             concurrency * batch,
             traits.batch_count,
@@ -96,11 +97,15 @@ class Inbox:
             return 0
         lanes = self._lanes
         late = max(self._unsettled - self._unsettled_most, 0)
+        free = (self._concurrency - self.running) * self._batch
+        blocked = lanes.blocked - lanes.parked
+        if free > lanes.ready:  # what waits behind others of its key leaves these slots to other keys
+            blocked = max(blocked - self._blocked_most, 0)
         return self._prefetch.wanted(
             now,
-            active=lanes.ready + lanes.blocked - lanes.parked + self._in_runs + late,
+            active=lanes.ready + blocked + self._in_runs + late,
             ready=lanes.ready,
-            free=(self._concurrency - self.running) * self._batch,
+            free=free,
             size=self._size,
         )
 
