@@ -329,3 +329,26 @@ def test_what_is_not_declared_is_refused() -> None:
     for capability in set(Capability) - {"ordering", "extend", "replay", "topology"}:
         with pytest.raises(ceb.UnsupportedError, match=capability.value):
             ceb.connect("awkward://", requires=[capability])
+
+
+def test_a_receive_may_bring_several_of_a_key() -> None:
+    bench = Bench(groups=1)
+    for body in (b"1", b"2", b"3"):
+        bench.send(event(body, "a"))
+    bench.send(event(b"x", "b"), event(b"y"))
+    first = bench.receive(6)
+    assert [message.body for message in first] == [b"1", b"2", b"3", b"x", b"y"]
+    bench.send(event(b"4", "a"))
+    assert bench.receive() == [], "more of a key is handed out while some of it is in hand"
+    assert bench.settle("ack", [first[0], *first[3:]]) == [None] * 3
+    assert bench.settle("nack", [first[2]]) == [None]
+    assert bench.receive() == [], "it is not settled as a whole"
+    assert bench.settle("nack", [first[1]]) == [None]
+    again = bench.receive(2)
+    assert [(message.body, message.attempt) for message in again] == [(b"2", 2), (b"3", 2)]
+    bench.clock.advance(11.0)
+    last = bench.receive()
+    assert [(message.body, message.attempt) for message in last] == [(b"2", 3), (b"3", 3), (b"4", 1)]
+    assert bench.settle("ack", last) == [None] * 3
+    bench.send(event(b"5", "a"))
+    assert [message.body for message in bench.receive()] == [b"5"]

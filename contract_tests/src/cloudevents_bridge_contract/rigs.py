@@ -113,7 +113,7 @@ class AwkwardRig(EmbeddedRig):
 
     @contextmanager
     def start(self) -> Iterator[str]:
-        yield f"awkward://contract-{uuid.uuid4().hex[:12]}?poll=0.2"
+        yield f"awkward://contract-{uuid.uuid4().hex[:12]}?poll=0.2&groups=1"
 
     def native_form(self, event: CloudEvent) -> NativeMessage:
         return self.binary_form(event)

@@ -4,7 +4,8 @@
 broker has: sends are small, of at most one event per ordering key, and some of their messages may fail; giving back
 spends an attempt; a settle that comes too late is accepted and does nothing; a receive cannot be cut short; there is
 no delay, no dead-letter verb and no way to one subscription; what was delivered too often is dropped; a lease has a
-ceiling; streams are taken away (`Awkward.take_away`); closing gives nothing back.
+ceiling; streams are taken away (`Awkward.take_away`); closing gives nothing back; and where it is asked for (`groups`),
+a receive brings several events of an ordering key.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from cloudevents_bridge_contract.awkward.drivers import (
     AwkwardSubscriber,
     AwkwardTopology,
 )
+from cloudevents_bridge_contract.awkward.groups import GroupFeed
 from cloudevents_bridge_contract.awkward.manners import NAMES, Chance, Manners, RefusedError, stream_of
 
 __all__ = [
@@ -110,6 +112,8 @@ class AwkwardAdapter:
     def __call__(self, url: Url, options: Mapping[str, Any]) -> AwkwardConnection:
         manners = Manners.of(url, options)
         memory = self._memory(url, {name: value for name, value in options.items() if name == "clock"})
+        if manners.groups:
+            memory.native.feed_of = GroupFeed
         consumers = self._consumers.setdefault(memory.native, WeakSet())
         return AwkwardConnection(memory, Awkward(memory.native, consumers, manners), manners)
 

@@ -26,6 +26,7 @@ class Manners:
         removes_after: deliveries after which an event is dropped.
         lease_total: seconds from its receipt to which a delivery can be kept.
         streams: over how many streams the ordering keys are spread.
+        groups: 1: one receive may bring several events of an ordering key; 0: never more than one.
         fault_rate: share of calls, and of messages of a call, that fail for once and have no effect.
         lost_rate: share of calls that have their effect, and whose answer is lost.
         seed: of the chances above.
@@ -38,6 +39,7 @@ class Manners:
     removes_after: int = 20
     lease_total: float = 600.0
     streams: int = 4
+    groups: int = 0
     fault_rate: float = 0.0
     lost_rate: float = 0.0
     seed: int = 0

@@ -214,10 +214,15 @@ class OrderCases:
         deadline = time.monotonic() + bench.rig.patience
         while len(seen.ids) < 23:
             assert time.monotonic() < deadline, f"only {len(seen.ids)} of 23 events arrived"
+            given_up = False  # a receive may bring several of a key: whoever settles by hand keeps them in order
             for delivery in subscriber.receive(5, wait=1):
                 if delivery.event.id == blocked[0].id and not nacked:
                     delivery.nack(delay=1.0)
                     nacked = time.monotonic()
+                    given_up = True
+                    continue
+                if given_up and delivery.event.partitionkey == "blocked":
+                    delivery.give_back()
                     continue
                 if delivery.event.id == blocked[0].id:
                     came_back = time.monotonic()

@@ -127,6 +127,7 @@ class Store:
         url: for people; nothing is read from it.
         users: connections that are open.
         watcher: a test that looks on. What is missed is then created.
+        feed_of: makes the feed of a subscription.
     """
 
     def __init__(self, url: str, clock: Clock) -> None:
@@ -136,6 +137,7 @@ class Store:
         self.users = 0
         self.topics: dict[str, StoredTopic] = {}
         self.watcher: Watcher | None = None
+        self.feed_of: type[Feed] = Feed
         self.holders = count(1)
         self._ids = count(1)
 
@@ -208,7 +210,7 @@ class Store:
         topic = self.create_topic(wanted.topic)
         self.expire(topic)
         if wanted.name not in topic.feeds:
-            topic.feeds[wanted.name] = Feed(wanted, self.lock, ordered=topic.ordered, now=self.clock.now())
+            topic.feeds[wanted.name] = self.feed_of(wanted, self.lock, ordered=topic.ordered, now=self.clock.now())
         if wanted.name not in topic.dead:
             of = dead_letters_of(topic.feeds[wanted.name].of)
             topic.dead[wanted.name] = Feed(of, self.lock, ordered=False, now=self.clock.now())
