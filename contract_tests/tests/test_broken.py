@@ -1,4 +1,4 @@
-"""The suite's own test: each broken driver fails the case named for it, which passes without the fault."""
+"""The suite's own test: each broken driver or shell fails the case named for it, which passes without the fault."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ import pytest
 
 from cloudevents_bridge_contract import ContractSuite
 from cloudevents_bridge_contract.bench import Bench, Running
-from cloudevents_bridge_contract.broken import BROKEN
+from cloudevents_bridge_contract.broken import BROKEN, SHELLS
 from cloudevents_bridge_contract.faulty import Shim, register, through
+from cloudevents_bridge_contract.report import GROUPS
 from cloudevents_bridge_contract.rigs import EmbeddedRig
 
 register("honest", Shim)
 
 
 class BrokenRig(EmbeddedRig):
-    """A driver behind a shim, over the broker in memory."""
+    """A driver behind a shim, over the broker in memory or another."""
 
     crosses_processes = False
-    patience = 1.5
 
-    def __init__(self, driver: str) -> None:
+    def __init__(self, driver: str, *, patience: float = 1.5, over: str = "memory://{name}") -> None:
         self.name = driver
+        self.patience = patience
+        self.over = over
 
     @contextmanager
     def start(self) -> Iterator[str]:
-        yield through(self.name, f"memory://broken-{uuid.uuid4().hex[:12]}")
+        yield through(self.name, self.over.format(name=f"broken-{uuid.uuid4().hex[:12]}"))
 
 
 def _run(case: str, rig: BrokenRig, request: pytest.FixtureRequest) -> int:
@@ -37,9 +39,10 @@ def _run(case: str, rig: BrokenRig, request: pytest.FixtureRequest) -> int:
     name, _, parameters = case.partition(".")[2].partition("[")
     function = getattr(ContractSuite, f"test_{name}")
     values: dict[str, Any] = {}
-    for mark in getattr(function, "pytestmark", ()):
-        if mark.name == "parametrize":
-            values[mark.args[0]] = _value(mark, parameters.rstrip("]"))
+    marks = [mark for mark in getattr(function, "pytestmark", ()) if mark.name == "parametrize"]
+    chosen = parameters.rstrip("]").split("-") if len(marks) > 1 else [parameters.rstrip("]")]
+    for mark, each in zip(marks, chosen, strict=bool(marks)):
+        values[mark.args[0]] = _value(mark, each)
     for fixture in ("tmp_path", "monkeypatch"):
         if fixture in function.__code__.co_varnames[: function.__code__.co_argcount]:
             values[fixture] = request.getfixturevalue(fixture)
@@ -60,11 +63,23 @@ def test_broken_driver_is_caught(driver: str, request: pytest.FixtureRequest) ->
         _run(BROKEN[driver].caught_by, BrokenRig(driver), request)
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_broken_shell_is_caught(shell: str, request: pytest.FixtureRequest) -> None:
+    broken = SHELLS[shell]
+    with broken.at_work(), pytest.raises((AssertionError, pytest.fail.Exception)):
+        _run(broken.caught_by, BrokenRig("honest", patience=2.5, over=broken.over), request)
+
+
 @pytest.mark.parametrize(
     "case", sorted({kind.caught_by for kind in BROKEN.values()} - {"consume.filter"})
 )  # memory has none
 def test_case_passes_without_the_fault(case: str, request: pytest.FixtureRequest) -> None:
     _run(case, BrokenRig("honest"), request)
+
+
+@pytest.mark.parametrize(("case", "over"), sorted({(kind.caught_by, kind.over) for kind in SHELLS.values()}))
+def test_case_passes_without_the_fault_of_a_shell(case: str, over: str, request: pytest.FixtureRequest) -> None:
+    _run(case, BrokenRig("honest", patience=5.0, over=over), request)
 
 
 @pytest.mark.parametrize(
@@ -85,5 +100,6 @@ def test_legal_duplicates_are_counted(case: str, request: pytest.FixtureRequest)
 
 def test_there_are_enough() -> None:
     assert len(BROKEN) >= 15
-    groups = {kind.caught_by.partition(".")[0] for kind in BROKEN.values()}
-    assert groups == {"publish", "envelope", "consume", "settle", "order", "topology", "life", "traps"}
+    assert len(SHELLS) >= 12
+    groups = {kind.caught_by.partition(".")[0] for kind in [*BROKEN.values(), *SHELLS.values()]}
+    assert groups == set(GROUPS)

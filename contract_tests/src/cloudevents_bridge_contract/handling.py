@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +13,16 @@ from typing import Any
 import pytest
 
 from cloudevents_bridge import Broker, CloudEvent, Delivery, Router, Topic, Worker
+from cloudevents_bridge.driver import Received, SubscriberDriver
 from cloudevents_bridge.types import Stats
 from cloudevents_bridge_contract.bench import Bench
+from cloudevents_bridge_contract.faulty import Of, Shim
 
 HOW = pytest.mark.parametrize("how", ["def", "async"])
 """For cases that hold for both kinds of handler; `Runs.handler(how)` makes it."""
+
+WARM = "com.example.contract.warm"
+"""Type of the events of `fetch_ahead`."""
 
 GRACE = 5.0
 """Seconds that a worker of a case has to end in, where the case does not say."""
@@ -53,17 +58,21 @@ class Runs:
         all: every run, in the order they began.
         most: how many there were at one time, at most.
         clashes: ordering keys of which two ran at one time.
+        warm: how many events of the type `WARM` came; they are no runs.
     """
 
     def __init__(self, does: Callable[[Delivery], object] = lambda delivery: None) -> None:
         self.all: list[Run] = []
         self.most = 0
         self.clashes: list[str] = []
+        self.warm = 0
         self._does = does
         self._inside: list[Run] = []
         self._lock = threading.Lock()
 
     def __call__(self, delivery: Delivery) -> None:
+        if self._warms(delivery):
+            return
         with self.noting(delivery):
             self._does(delivery)
 
@@ -73,6 +82,8 @@ class Runs:
             return self
 
         async def handle(delivery: Delivery) -> None:
+            if self._warms(delivery):
+                return
             with self.noting(delivery):
                 doing = self._does(delivery)
                 if isinstance(doing, Coroutine):
@@ -102,6 +113,11 @@ class Runs:
                 for run in runs:
                     run.ended, run.error = time.monotonic(), error
                     self._inside.remove(run)
+
+    def _warms(self, delivery: Delivery) -> bool:
+        with self._lock:
+            self.warm += delivery.event.type == WARM
+        return delivery.event.type == WARM
 
     def inside(self) -> int:
         """How many run now."""
@@ -157,25 +173,90 @@ def work(bench: Bench, topic: Topic, handler: Router | Callable[..., object], in
     return worker
 
 
-def running(bench: Bench, worker: Worker, **options: Any) -> Future[Stats]:
-    """`worker.run` in a thread; gives what it returns or raises. Stopped with the case."""
-    ended: Future[Stats] = Future()
+class Backlog(Shim):
+    """Lets a case publish while no consumer looks, so that the next receive finds all of it."""
 
-    def run() -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = threading.Condition()
+        self._looking = 0
+        self._unseen = False
+
+    def receive(self, inner: SubscriberDriver, of: Of, max_messages: int, wait: float) -> Received:
+        with self._turn:
+            self._turn.wait_for(lambda: not self._unseen)
+            self._looking += 1
         try:
-            ended.set_result(worker.run(signals=False, **options))
-        except BaseException as error:  # noqa: BLE001  the case asks for it
-            ended.set_exception(error)
+            return inner.receive(max_messages, min(wait, 0.05))
+        finally:
+            with self._turn:
+                self._looking -= 1
+                self._turn.notify_all()
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    @contextmanager
+    def unseen(self) -> Iterator[None]:
+        """While it is open nothing is received."""
+        with self._turn:
+            self._unseen = True
+            self._turn.wait_for(lambda: not self._looking)
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._unseen = False
+                self._turn.notify_all()
+
+
+def fetch_ahead(bench: Bench, topic: Topic, runs: Runs, backlog: Backlog, events: Sequence[CloudEvent]) -> None:
+    """Have a worker see that events are handled in no time, so that it takes several at once; then publish these."""
+    count = bench.many(200)
+    bench.publish(topic, *bench.events(count, type=WARM))
+    bench.eventually(lambda: runs.warm >= count, "the worker has warmed up", patience=2 * bench.rig.patience)
+    with backlog.unseen():
+        bench.publish(topic, *events)
+
+
+class Ending:
+    """A worker that runs in a thread, and how that ends."""
+
+    def __init__(self, worker: Worker, options: dict[str, Any]) -> None:
+        self._ended: Future[Stats] = Future()
+        self._thread = threading.Thread(target=self._run, args=(worker, options), daemon=True)
+        self._thread.start()
+
+    def within(self, seconds: float) -> Stats:
+        """What `run` returns or raises; it must end within so many seconds."""
+        self._thread.join(seconds)
+        assert self._ended.done(), f"the worker did not end within {seconds:g} s"
+        return self._ended.result()
+
+    def not_within(self, seconds: float) -> None:
+        """It must not end within so many seconds."""
+        self._thread.join(seconds)
+        assert not self._ended.done(), f"the worker ended within {seconds:g} s"
+
+    def join(self, seconds: float) -> None:
+        self._thread.join(seconds)
+
+    def _run(self, worker: Worker, options: dict[str, Any]) -> None:
+        try:
+            stats = worker.run(signals=False, **options)
+        except BaseException as error:  # noqa: BLE001  the case asks for it
+            self._ended.set_exception(error)
+        else:
+            self._ended.set_result(stats)
+
+
+def running(bench: Bench, worker: Worker, **options: Any) -> Ending:
+    """`worker.run` in a thread, stopped with the case."""
+    ending = Ending(worker, options)
 
     def end() -> None:
         worker.stop(grace=0.0)
-        thread.join(GRACE)
+        ending.join(GRACE)
 
     bench.at_end(end)
-    return ended
+    return ending
 
 
 def all_done(bench: Bench, runs: Runs, events: Iterable[CloudEvent], *, patience: float | None = None) -> None:

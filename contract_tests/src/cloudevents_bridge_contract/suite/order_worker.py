@@ -13,7 +13,17 @@ from cloudevents_bridge.driver import Fault, Inbound, Verb
 from cloudevents_bridge.errors import ErrorCode
 from cloudevents_bridge_contract.bench import Bench, together
 from cloudevents_bridge_contract.faulty import refused
-from cloudevents_bridge_contract.handling import GRACE, Runs, all_done, each_handled_once, running, work, worker_of
+from cloudevents_bridge_contract.handling import (
+    GRACE,
+    Backlog,
+    Runs,
+    all_done,
+    each_handled_once,
+    fetch_ahead,
+    running,
+    work,
+    worker_of,
+)
 from cloudevents_bridge_contract.suite.life import start_program
 from cloudevents_bridge_contract.suite.worker_trouble import Settles
 
@@ -138,9 +148,10 @@ class OrderWorkerCases:
         topic = bench.topic(ordered=True)
         events = keyed(bench, bench.many(60), 6)
         failing |= {event.id: rng.choice([0, 0, 1, 2]) for event in events}
-        bench.publish(topic, *events)
         runs = Runs(handle)
-        workers = [work(bench, topic, runs, concurrency=3) for _ in range(2)]
+        shim = Backlog()
+        workers = [work(bench, topic, runs, concurrency=3, broker=bench.broker(topic, shim=shim)) for _ in range(2)]
+        fetch_ahead(bench, topic, runs, shim, events)
         all_done(bench, runs, events, patience=3 * bench.rig.patience)
         for worker in workers:
             worker.close()
@@ -168,7 +179,7 @@ class OrderWorkerCases:
     def test_lost_lease_of_the_head_drops_its_key(self, bench: Bench) -> None:
         """What was fetched behind a head whose lease is lost may not run before it: the head comes first again."""
 
-        class Loses(Settles):
+        class Loses(Backlog, Settles):
             def instead(self, verb: Verb, message: Inbound) -> Fault | None:
                 lost = verb == "extend" and message.attempt == 1 and b'"head"' in message.body
                 return refused(ErrorCode.LEASE_LOST) if lost else None
@@ -180,9 +191,10 @@ class OrderWorkerCases:
         lease = max(1.0, bench.lease)
         topic = bench.topic(ordered=True, lease=lease)
         events = [bench.event(partitionkey="one", data=word) for word in ("head", "second", "third", "fourth")]
-        bench.publish(topic, *events)
         runs = Runs(handle)
-        worker = work(bench, topic, runs, concurrency=2, broker=bench.broker(topic, shim=Loses()))
+        shim = Loses()
+        worker = work(bench, topic, runs, concurrency=2, broker=bench.broker(topic, shim=shim))
+        fetch_ahead(bench, topic, runs, shim, events)
         all_done(bench, runs, events, patience=3 * lease + bench.rig.patience)
         bench.eventually(lambda: len(runs.of(events[0])) == 2, "the head runs again", patience=lease + GRACE)
         worker.close()
@@ -202,7 +214,7 @@ class OrderWorkerCases:
             goal = min(target, len(events) // 2)
             bench.eventually(lambda goal=goal: len(runs.done()) >= goal, "a part is handled")  # type: ignore[misc]
             worker.stop()
-            ended.result(timeout=bench.rig.patience)
+            ended.within(bench.rig.patience)
         last = work(bench, topic, runs, concurrency=4)
         all_done(bench, runs, events, patience=2 * bench.rig.patience)
         last.close()

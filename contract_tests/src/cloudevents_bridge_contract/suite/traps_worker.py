@@ -15,7 +15,7 @@ from cloudevents_bridge import Capability, CloudEvent, Delivery, Reject, RetryPo
 from cloudevents_bridge.driver import Outbound, PublisherDriver, SendTraits
 from cloudevents_bridge_contract.bench import ONCE, Bench, keys, native_place
 from cloudevents_bridge_contract.faulty import InjectedError, Outcomes, Shim, To, unknown
-from cloudevents_bridge_contract.handling import Runs, all_done, each_handled_once, work
+from cloudevents_bridge_contract.handling import Backlog, Runs, all_done, each_handled_once, fetch_ahead, work
 from cloudevents_bridge_contract.outcomes import NotRun
 from cloudevents_bridge_contract.suite.life import start_program
 from cloudevents_bridge_contract.suite.order_worker import expect_handled_in_order, expect_order
@@ -44,9 +44,10 @@ class WorkerTrapCases:
 
         topic = bench.topic(ordered=True, max_attempts=3)
         events = [bench.event(partitionkey="one") for _ in range(10)]
-        bench.publish(topic, *events)
         runs = Runs(handle)
-        worker = work(bench, topic, runs, concurrency=4)
+        shim = Backlog()
+        worker = work(bench, topic, runs, concurrency=4, broker=bench.broker(topic, shim=shim))
+        fetch_ahead(bench, topic, runs, shim, events)
         all_done(bench, runs, events[1:])
         [letter] = bench.letters(topic, 1)
         assert (letter.event, letter.attempts) == (events[0], 3)

@@ -61,7 +61,8 @@ class WorkerCases:
             for number in range(3):
                 delays[number].append(of_event[number + 1].began - (of_event[number].ended or 0.0))
         means = [mean(each) for each in delays]
-        assert 0.02 < means[0] < means[1] < means[2], f"the delays after failed runs were {means} s, on average"
+        growing = means[0] > 0.02 and 1.5 * means[0] < means[1] and 1.5 * means[1] < means[2]
+        assert growing, f"the delays after failed runs were {means} s, on average"
 
     @HOW
     def test_retry_waits_as_long_as_it_says(self, bench: Bench, how: str) -> None:
@@ -216,7 +217,7 @@ class WorkerCases:
         bench.publish(topic, *(events := bench.events(20)))
         runs = Runs()
         began = time.monotonic()
-        stats = running(bench, worker_of(bench, topic, runs), until_idle=1.0).result(timeout=bench.rig.patience)
+        stats = running(bench, worker_of(bench, topic, runs), until_idle=1.0).within(bench.rig.patience)
         last = max(run.ended or 0.0 for run in runs.all)
         assert time.monotonic() - last >= 0.95, "it was not idle for a second"
         assert time.monotonic() - began < bench.rig.patience
@@ -230,10 +231,9 @@ class WorkerCases:
         runs = Runs(lambda delivery: gate.wait(60))
         ended = running(bench, worker_of(bench, topic, runs), until_idle=0.2)
         bench.eventually(lambda: runs.inside() == 1, "the handler runs")
-        with pytest.raises(TimeoutError):
-            ended.result(timeout=0.8)
+        ended.not_within(0.8)
         gate.set()
-        assert ended.result(timeout=bench.rig.patience).handled == 1
+        assert ended.within(bench.rig.patience).handled == 1
         each_handled_once(bench, runs, [event])
 
     def test_stats_count(self, bench: Bench) -> None:

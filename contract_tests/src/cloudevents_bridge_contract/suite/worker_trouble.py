@@ -189,7 +189,7 @@ class WorkerTroubleCases:
         worker = bench.broker(topic, shim=shim, retry=ONCE).worker(grace=1.0)
         worker.add(topic.name, topic.subscriptions[0].name, Runs())
         with pytest.raises(BridgeError, match="no entry") as caught:
-            running(bench, worker).result(timeout=bench.rig.patience)
+            running(bench, worker).within(bench.rig.patience)
         assert caught.value.code == code
         assert topic.name in str(caught.value), f"the error does not say what was refused: {caught.value}"
 
@@ -215,7 +215,7 @@ class WorkerTroubleCases:
         runs = Runs()
         worker.add(topic.name, topic.subscriptions[0].name, runs).add(topic.name, "missing-one", runs)
         with pytest.raises(NotFoundError) as caught:
-            running(bench, worker).result(timeout=bench.rig.patience)
+            running(bench, worker).within(bench.rig.patience)
         assert topic.name in str(caught.value)
         assert "missing-one" in str(caught.value)
         bench.publish(topic, event := bench.event())
