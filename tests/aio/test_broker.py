@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from scripted import Scripted, event
-from waiting import LONG, Gate, cancelled, promptly, threads, until
+from tasks import LONG, Gate, cancelled, promptly, threads, until
 
 import cloudevents_bridge as ceb
 from cloudevents_bridge import aio

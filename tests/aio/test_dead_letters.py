@@ -7,7 +7,7 @@ import time
 
 import pytest
 from scripted import Scripted, Settled, event
-from waiting import LONG, Gate, cancelled, promptly, threads, until
+from tasks import LONG, Gate, cancelled, promptly, threads, until
 
 from cloudevents_bridge import DeadLetter
 from cloudevents_bridge.aio import AsyncBroker, AsyncDeadLetters

@@ -18,7 +18,7 @@ import anyio
 import pytest
 from scripted import Scripted, event
 from scripted import until as until_in_thread
-from waiting import LONG, Gate, cancelled, promptly, threads, until
+from tasks import LONG, Gate, cancelled, promptly, threads, until
 
 import cloudevents_bridge as ceb
 from cloudevents_bridge import Delivery

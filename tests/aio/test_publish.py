@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import pytest
 from scripted import Outcome, Scripted, Sent, busy, event, refused
-from waiting import LONG, PROMPT, Gate, cancelled, promptly, threads, until
+from tasks import LONG, PROMPT, Gate, cancelled, promptly, threads, until
 
 from cloudevents_bridge import BridgeError, PublishError
 from cloudevents_bridge.aio import AsyncBroker, AsyncPublisher

@@ -9,7 +9,7 @@ import random
 import msgspec
 import pytest
 from scripted import NativeError, Scripted, event, refused
-from waiting import LONG, Gate, cancelled, promptly, threads, until
+from tasks import LONG, Gate, cancelled, promptly, threads, until
 
 from cloudevents_bridge import CloudEvent, RawMessage
 from cloudevents_bridge.aio import AsyncBroker, AsyncDelivery, AsyncSubscriber

@@ -8,7 +8,7 @@ import threading
 import msgspec
 import pytest
 from scripted import Scripted, event, refused
-from waiting import LONG, Gate, cancelled, promptly, threads, until
+from tasks import LONG, Gate, cancelled, promptly, threads, until
 
 from cloudevents_bridge import BridgeError, LeaseLostError, Reject, Retry, SettleError
 from cloudevents_bridge.aio import AsyncBroker, AsyncDelivery, AsyncSubscriber

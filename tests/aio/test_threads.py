@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from scripted import until
-from waiting import LONG, threads
+from tasks import LONG, threads
 
 from cloudevents_bridge import clock
 from cloudevents_bridge.aio.threads import Pool, Serial

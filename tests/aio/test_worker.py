@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from scripted import NativeError, Scripted, event, refused
 from scripted import until as until_in_thread
-from waiting import LONG, Gate, cancelled, promptly, threads, until
+from tasks import LONG, Gate, cancelled, promptly, threads, until
 
 from cloudevents_bridge import CloudEvent, Delivery, Reject, RetryPolicy, Router, Subscription, Topic
 from cloudevents_bridge.aio import AsyncBroker, AsyncDelivery, AsyncWorker
