@@ -93,11 +93,12 @@ class FolderPublisher:
 
 
 class Lease:
-    """The handle of a delivery: where its file is now."""
+    """The handle of a delivery: where its file is now. `lock`: one thread may extend it while another settles."""
 
     def __init__(self, folder: Path, name: Name) -> None:
         self.folder = folder
         self.name = name
+        self.lock = threading.Lock()
 
     def move(self, name: Name) -> None:
         """Rename the file. Raises `FileNotFoundError` if somebody else has renamed it."""
@@ -158,7 +159,11 @@ class FolderSubscriber:
     def settle(
         self, verb: Verb, messages: Sequence[Inbound], *, seconds: float = 0.0, reason: str = "", timeout: float
     ) -> Sequence[Done | Fault]:
-        return [self._settle(verb, message.handle, seconds) for message in messages]
+        outcomes = []
+        for message in messages:
+            with message.handle.lock:
+                outcomes.append(self._settle(verb, message.handle, seconds))
+        return outcomes
 
     def _settle(self, verb: Verb, lease: Lease, seconds: float) -> Done | Fault:
         now, (due, attempts, id) = time.time_ns(), lease.name
