@@ -193,6 +193,32 @@ def check_extension(name: object, value: object) -> Value:
     return value
 
 
+def check_data_attributes(datacontenttype: str | None, dataschema: str | None) -> tuple[str | None, str | None]:
+    """Return what the constructor was given for them."""
+    if datacontenttype is not None:
+        datacontenttype = check_media_type("datacontenttype", datacontenttype)
+    if dataschema is not None:
+        dataschema = check_uri("dataschema", dataschema)
+    return datacontenttype, dataschema
+
+
+def check_extensions(extensions: object) -> tuple[str | None, str | None, dict[str, Value]]:
+    """Return the traceparent, the tracestate and the other extensions that the constructor was given."""
+    if not isinstance(extensions, Mapping):
+        refuse("extensions", extensions, "be a mapping of names to values")
+    extra: dict[str, Value] = {}
+    fields: dict[str, Any] = {"traceparent": None, "tracestate": None}
+    for name, value in extensions.items():
+        if name == "partitionkey":
+            raise InvalidArgumentError("partitionkey is a named argument: use CloudEvent(partitionkey=…)")
+        checked = check_extension(name, value)
+        if name in fields:
+            fields[name] = checked
+        else:
+            extra[name] = checked
+    return fields["traceparent"], fields["tracestate"], extra
+
+
 CHECKS: Mapping[str, Callable[[str, object], str]] = {
     "specversion": check_version,
     "id": check_filled,

@@ -42,7 +42,7 @@ from cloudevents_bridge._json import (
 )
 from cloudevents_bridge._media import media_type
 from cloudevents_bridge._members import ATTRIBUTE_FIELDS, NO_DATA, NO_EXTRA, UNSET, Members, State, Value
-from cloudevents_bridge._strings import check_filled, refuse
+from cloudevents_bridge._strings import check_filled
 from cloudevents_bridge._times import instant, keep_time, parse_time
 from cloudevents_bridge.errors import DecodeError, InvalidArgumentError
 
@@ -120,7 +120,7 @@ class CloudEvent:
         if subject is not None and (subject.__class__ is not str or not subject or not subject.isprintable()):
             subject = check_filled("subject", subject)
         if datacontenttype is not None or dataschema is not None:
-            datacontenttype, dataschema = _check_data_attributes(datacontenttype, dataschema)
+            datacontenttype, dataschema = rules.check_data_attributes(datacontenttype, dataschema)
         if partitionkey is not None:
             partitionkey = check_filled("partitionkey", partitionkey)
         value: Raw = NO_DATA
@@ -138,7 +138,7 @@ class CloudEvent:
             value, body, datacontenttype = encode_data(data, datacontenttype)
         traceparent, tracestate, extra = None, None, NO_EXTRA
         if extensions is not _NONE:
-            traceparent, tracestate, extra = _check_extensions(extensions)
+            traceparent, tracestate, extra = rules.check_extensions(extensions)
         members = Members(
             "1.0", id, source, type, subject, time, datacontenttype, dataschema,
             partitionkey, traceparent, tracestate, value,
@@ -418,27 +418,3 @@ def _unpickle(
 ) -> C:
     members = replace(members, data=NO_DATA if value is None else Raw(value))
     return make_event(cls, State(members, extra, body))
-
-
-def _check_data_attributes(datacontenttype: str | None, dataschema: str | None) -> tuple[str | None, str | None]:
-    if datacontenttype is not None:
-        datacontenttype = rules.check_media_type("datacontenttype", datacontenttype)
-    if dataschema is not None:
-        dataschema = rules.check_uri("dataschema", dataschema)
-    return datacontenttype, dataschema
-
-
-def _check_extensions(extensions: object) -> tuple[str | None, str | None, dict[str, Value]]:
-    if not isinstance(extensions, Mapping):
-        refuse("extensions", extensions, "be a mapping of names to values")
-    extra: dict[str, Value] = {}
-    fields: dict[str, Any] = {"traceparent": None, "tracestate": None}
-    for name, value in extensions.items():
-        if name == "partitionkey":
-            raise InvalidArgumentError("partitionkey is a named argument: use CloudEvent(partitionkey=…)")
-        checked = rules.check_extension(name, value)
-        if name in fields:
-            fields[name] = checked
-        else:
-            extra[name] = checked
-    return fields["traceparent"], fields["tracestate"], extra
