@@ -527,7 +527,7 @@ class Simulation:
         assert inbox.unsettled == 0
         assert inbox.running == 0
         assert not inbox.entries()
-        assert inbox._size == inbox._held == inbox._held_size == inbox._in_runs == 0
+        assert inbox._size == inbox._holding.count == inbox._holding.size == inbox._in_runs == 0
         lanes = inbox._lanes
         assert (lanes.ready, lanes.blocked, lanes.parked, lanes._lanes, lanes.suspects) == (0, 0, 0, {}, [])
         assert not inbox._settlements

@@ -8,12 +8,11 @@ a time and none overtakes; what is in memory is bounded.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence
-from itertools import count
 from math import ceil
 from typing import Literal, cast
 
+from cloudevents_bridge.core.holding import Holding
 from cloudevents_bridge.core.lanes import Entry, Lanes
 from cloudevents_bridge.core.leases import Leases, margin
 from cloudevents_bridge.core.prefetch import AHEAD, MAX_BYTES, Prefetch
@@ -78,10 +77,7 @@ class Inbox:
         self._leases = Leases()
         self._settlements = Settlements(traits.settle_count, LINGER)
         self._marks = Watermarks() if traits.settle == "prefix" else None
-        self._retries: list[tuple[float, int, Entry]] = []
-        self._tie = count()
-        self._held = 0
-        self._held_size = 0
+        self._holding = Holding()
         self._in_runs = 0
         self._unsettled = 0
         self._size = 0
@@ -129,7 +125,7 @@ class Inbox:
             elif entry.suspect:
                 self._prefetch.restart()
             self._lanes.add(entry)
-            if entry.key is not None and self._lanes.parked + self._held > self._max_held:
+            if entry.key is not None and self._lanes.parked + self._holding.count > self._max_held:
                 head = self._lanes.head(entry.key)
                 if head is not None and head.state == "held":
                     self._give_back(head, self._nack_delay, now)
@@ -144,12 +140,11 @@ class Inbox:
         """The deliveries of one more run, which begins now; none: nothing can start."""
         if self.stopping or self._alone is not None or self.running >= self._concurrency:
             return []
-        while self._retries and (self._retries[0][0] <= now or self._retries[0][2].state != "held"):
-            _, _, entry = heapq.heappop(self._retries)
-            if entry.state == "held" and now < entry.runs_at:
+        while (entry := self._holding.due(now)) is not None:
+            if now < entry.runs_at:
                 self._give_back(entry, self._left(entry, now), now)
-            elif entry.state == "held":
-                self._unhold(entry)
+            else:
+                self._holding.remove(entry)
                 self._lanes.resume(entry)
         run = self._lanes.start(self._batch) or self._start_alone(now)
         if run:
@@ -198,9 +193,7 @@ class Inbox:
         elif not self.stopping and self._has_room(entry) and until >= now + min(delay, self._nack_delay):
             entry.runs_at = now + delay
             self._lanes.hold(entry)
-            self._held += 1
-            self._held_size += entry.size
-            heapq.heappush(self._retries, (until, next(self._tie), entry))
+            self._holding.add(entry, until)
         else:
             self._give_back(entry, min(delay, self._nack_delay), now)
 
@@ -305,7 +298,7 @@ class Inbox:
     def in_memory(self) -> int:
         """Deliveries received and not settled."""
         lanes = self._lanes
-        return lanes.ready + len(lanes.suspects) + lanes.blocked + self._held + self._in_runs + self._unsettled
+        return lanes.ready + len(lanes.suspects) + lanes.blocked + self._holding.count + self._in_runs + self._unsettled
 
     @property
     def receiving_now(self) -> bool:
@@ -318,9 +311,9 @@ class Inbox:
 
     def run_at(self) -> float | None:
         """When to ask `next_run` although nothing happened. While nothing can start, the end of a run says it."""
-        if self.stopping or self._alone is not None or self.running >= self._concurrency or not self._retries:
+        if self.stopping or self._alone is not None or self.running >= self._concurrency:
             return None
-        return self._retries[0][0]
+        return self._holding.wake_at()
 
     def settle_at(self) -> float | None:
         """When to ask `next_settlement` although nothing happened."""
@@ -334,7 +327,7 @@ class Inbox:
 
     @property
     def _fetches_nothing(self) -> bool:
-        full = self._marks is not None and self._held >= self._max_held
+        full = self._marks is not None and self._holding.count >= self._max_held
         return self.stopping or full or self._alone is not None or bool(self._lanes.suspects)
 
     @property
@@ -375,8 +368,8 @@ class Inbox:
     def _has_room(self, entry: Entry) -> bool:
         if self._marks is not None:
             return True
-        room = self._lanes.parked + self._held + self._lanes.behind(entry) < self._max_held
-        return room and 2 * (self._held_size + entry.size) <= self._max_bytes
+        room = self._lanes.parked + self._holding.count + self._lanes.behind(entry) < self._max_held
+        return room and 2 * (self._holding.size + entry.size) <= self._max_bytes
 
     def _held_until(self, entry: Entry, runs_at: float) -> float:
         """How long it can be held for a run at that time. If not so long, there is to be time for giving it back."""
@@ -402,7 +395,7 @@ class Inbox:
     def _give_back(self, entry: Entry, delay: float, now: float) -> None:
         """Give back what ran, or is held, with a delay, and what waits behind it at once."""
         if entry.state == "held":
-            self._unhold(entry)
+            self._holding.remove(entry)
         behind = [each for each in self._lanes.drop(entry) if each is not entry]
         if entry.state == "running":
             self._lanes.end(entry, "settling")
@@ -412,7 +405,7 @@ class Inbox:
     def _drop(self, entry: Entry, now: float) -> None:
         """Its lease is lost, or it shall not run: take it and what is behind it out of its lane, and give that back."""
         if entry.state == "held":
-            self._unhold(entry)
+            self._holding.remove(entry)
         if entry.state in ("waiting", "held", "running"):
             self._release(self._lanes.drop(entry), now)
         self._rewind(entry, now)
@@ -434,14 +427,10 @@ class Inbox:
                 self._release([each], now)
             elif each.state in ("waiting", "held"):
                 if each.state == "held":
-                    self._unhold(each)
+                    self._holding.remove(each)
                 self._release(self._lanes.drop(each), now)
             else:
                 each.lost = True
-
-    def _unhold(self, entry: Entry) -> None:
-        self._held -= 1
-        self._held_size -= entry.size
 
     def _forget(self, entry: Entry) -> None:
         entry.state = "gone"

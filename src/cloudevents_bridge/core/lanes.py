@@ -13,6 +13,9 @@ from msgspec import Struct, field
 
 from cloudevents_bridge.core.leases import Held
 
+SPARE = 100
+"""Deliveries that will not start that are kept until their turn would have come."""
+
 State: TypeAlias = Literal["waiting", "running", "held", "settling", "gone"]
 
 
@@ -175,7 +178,10 @@ class Lanes:
             self.ready += 1
 
     def _is_not_next(self, entry: Entry) -> None:
+        """It will not start: `start` passes over it."""
         if entry.suspect:
             self.suspects.remove(entry)
-        else:
-            self.ready -= 1  # the queue passes over it
+            return
+        self.ready -= 1
+        if len(self._queue) > 2 * self.ready + SPARE:
+            self._queue = deque(each for each in self._queue if each.state == "waiting" and each is not entry)
