@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from cloudevents_bridge.core.inbox import Inbox
 from cloudevents_bridge.core.lanes import Entry
 from cloudevents_bridge.driver import ReceiveTraits
@@ -88,6 +90,75 @@ def empty(inbox: Inbox) -> bool:
 
 
 # -- what is held is bounded
+
+
+def test_what_has_no_room_any_more_goes_back_for_the_rest_of_its_delay() -> None:
+    inbox = inbox_of(nack_delay=43_200.0, max_held=2)
+    hold(inbox, "a1", 3.0)
+    deliver(inbox, "a2", "a3", now=1.0)
+    assert settles(inbox, 2.0) == [("nack", 2.0, ["a1"]), ("release", 0.0, ["a2", "a3"])]
+    assert empty(inbox)
+
+
+@pytest.mark.parametrize("size", [10, 60])
+def test_what_waits_behind_a_held_one_is_bounded_in_bytes(size: int) -> None:
+    inbox = inbox_of(max_bytes=100)
+    hold(inbox, "a1", 1000.0)
+    most = 0
+    for n in range(2, 200):
+        now = n / 10
+        if inbox.wanted(now):
+            deliver(inbox, f"a{n}", now=now, size=size)
+        most = max(most, inbox._size)
+        settles(inbox, now)
+    assert 100 <= most <= 100 + size
+
+
+def test_what_is_settled_late_is_bounded_in_bytes() -> None:
+    inbox = inbox_of(max_bytes=100, settle_count=1000)
+    for n in range(100):
+        if not inbox.wanted(n / 10):
+            break
+        [entry] = deliver(inbox, str(n), now=n / 10, size=30)
+        assert inbox.next_run(n / 10) == [entry]
+        end(inbox, entry, "ack", n / 10)
+    assert inbox._size == 120
+    settles(inbox, 20.0)
+    assert inbox.wanted(20.0)
+
+
+def test_where_an_ack_covers_a_prefix_no_more_is_fetched_while_too_much_is_held() -> None:
+    inbox = inbox_of(settle="prefix", max_held=2)
+    held = hold(inbox, "a1:s", 3.0)
+    behind = deliver(inbox, "a2:s", "a3:s")
+    assert not inbox.wanted(1.0)
+    assert not settles(inbox)
+    for each in (held, *behind):
+        assert inbox.next_run(3.0) == [each]
+        end(inbox, each, "ack", 3.0)
+    assert inbox.wanted(3.0)
+
+
+def test_where_an_ack_covers_a_prefix_bytes_that_are_held_are_bounded_too() -> None:
+    inbox = inbox_of(settle="prefix", max_bytes=100)
+    hold(inbox, "a1:s", 3.0, size=60)
+    assert inbox.wanted(1.0)
+    deliver(inbox, "a2:s", size=60)
+    assert not inbox.wanted(1.0)
+
+
+def test_what_was_asked_for_counts_as_bytes_in_memory() -> None:
+    inbox = inbox_of(concurrency=100, max_bytes=1000)
+    for n in range(50):
+        [entry] = deliver(inbox, str(n), size=50)
+        inbox.next_run(0.0)
+        end(inbox, entry, "ack")
+        settles(inbox)
+    deliver(inbox, *(str(n) for n in range(10)), size=50)
+    asked = inbox.wanted(1.0)
+    inbox.receiving(asked)
+    assert 50 * (10 + asked) == 1000
+    assert inbox.wanted(1.0) <= 1
 
 
 def test_the_times_of_retries_that_were_given_back_are_forgotten() -> None:

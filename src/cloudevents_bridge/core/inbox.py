@@ -92,7 +92,8 @@ class Inbox:
         if self._fetches_nothing:
             return 0
         lanes = self._lanes
-        late = max(self._unsettled - self._unsettled_most, 0)
+        full = self._size >= self._max_bytes
+        late = self._unsettled if full else max(self._unsettled - self._unsettled_most, 0)
         free = (self._concurrency - self.running) * self._batch
         blocked = lanes.blocked - lanes.parked
         if free > lanes.ready:  # what waits behind others of its key leaves these slots to other keys
@@ -125,10 +126,10 @@ class Inbox:
             elif entry.suspect:
                 self._prefetch.restart()
             self._lanes.add(entry)
-            if entry.key is not None and self._lanes.parked + self._holding.count > self._max_held:
+            if entry.key is not None and self._marks is None and self._holds_too_much:
                 head = self._lanes.head(entry.key)
                 if head is not None and head.state == "held":
-                    self._give_back(head, self._nack_delay, now)
+                    self._give_back(head, self._left(head, now), now)
 
     def receive_failed(self, asked: int, until: float) -> None:
         """A receive failed; the next one begins at `until` at the earliest."""
@@ -327,8 +328,13 @@ class Inbox:
 
     @property
     def _fetches_nothing(self) -> bool:
-        full = self._marks is not None and self._holding.count >= self._max_held
+        full = self._marks is not None and self._holds_too_much
         return self.stopping or full or self._alone is not None or bool(self._lanes.suspects)
+
+    @property
+    def _holds_too_much(self) -> bool:
+        held = self._holding.count + self._lanes.parked
+        return held > self._max_held or (held > 0 and self._size > self._max_bytes)
 
     @property
     def _hurry(self) -> bool:

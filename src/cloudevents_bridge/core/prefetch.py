@@ -73,7 +73,7 @@ class Prefetch:
             return 0
         asked = min(room, self._batch)
         if self._average:
-            asked = min(asked, max(int((self._max_bytes - size) / self._average), 1))
+            asked = min(asked, max(int((self._max_bytes - size) / self._average) - self._asked, 1))
         return asked
 
     def begin(self, asked: int) -> None:
