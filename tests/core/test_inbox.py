@@ -181,3 +181,35 @@ def test_what_was_lost_while_it_waited_is_forgotten_behind_a_handler_that_hangs(
         inbox.lose(entry, 0.0)
     assert inbox.in_memory == 1
     assert len(inbox._lanes._queue) < 300
+
+
+# -- where an ack covers a prefix
+
+
+def test_what_was_done_and_lost_before_its_turn_comes_again_with_all_after_it() -> None:
+    inbox = inbox_of(settle="prefix", concurrency=4)
+    first, second, third, last = deliver(inbox, "1:s", "2:s", "3:s", "4:s")
+    assert runs(inbox) == ["1", "2", "3", "4"]
+    end(inbox, second)
+    end(inbox, third)
+    inbox.lose(second, 0.0)
+    assert settles(inbox) == [("release", 0.0, ["3"])]
+    end(inbox, last)
+    end(inbox, first)
+    assert settles(inbox) == [("ack", 0.0, ["1"])]
+    assert empty(inbox)
+
+
+def test_streams_that_are_done_are_forgotten() -> None:
+    inbox = inbox_of(settle="prefix")
+    for n in range(100):
+        [entry] = deliver(inbox, f"1:{n}")
+        runs(inbox)
+        end(inbox, entry, "ack" if n % 2 else "dead")
+        settles(inbox)
+        [entry] = deliver(inbox, f"2:{n}")
+        inbox.lose(entry, LATER)
+    assert empty(inbox)
+    assert inbox._marks is not None
+    assert not inbox._marks._streams
+    assert not inbox._marks._done

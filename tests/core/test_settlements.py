@@ -77,7 +77,7 @@ def test_what_is_not_done_here_takes_what_follows_it_along() -> None:
     for each in made:
         marks.add(each)
     marks.done(made[2])
-    assert marks.rewind(made[1]) == [(made[2], True), (made[3], False)]
+    assert marks.rewind(made[1]) == [(made[1], False), (made[2], True), (made[3], False)]
     assert marks.rewind(made[3]) == []
     assert names(marks.done(made[0])) == ["0"]
     again = entry("again", "one")

@@ -431,6 +431,8 @@ class Inbox:
             if was_done:  # and not to be acked before the others
                 self._unsettled -= 1
                 self._release([each], now)
+            elif each is entry:
+                continue
             elif each.state in ("waiting", "held"):
                 if each.state == "held":
                     self._holding.remove(each)

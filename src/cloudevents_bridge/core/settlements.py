@@ -87,28 +87,32 @@ class Watermarks:
 
     def done(self, entry: Entry) -> list[Entry]:
         """It is done. Returns what can be acked now, in order: an ack of the last one covers them."""
-        queue = self._streams.get(entry.stream) or deque[Entry]()
+        queue = self._streams[entry.stream]
         self._done.add(id(entry))
         covered: list[Entry] = []
         while queue and id(queue[0]) in self._done:
             covered.append(queue.popleft())
             self._done.discard(id(covered[-1]))
+        self._tidy(entry.stream)
         return covered
 
     def rewind(self, entry: Entry) -> list[tuple[Entry, bool]]:
-        """It is not done here, so neither is what follows it in its stream.
+        """It is not to be acked from here, so neither is what follows it in its stream.
 
         Returns:
-            Those that follow it, in order, each with whether it was done.
+            It and those that follow it, in order, each with whether it was done. None if it was forgotten before.
         """
         queue = self._streams.get(entry.stream)
         if queue is None or entry not in queue:
             return []
         after: list[tuple[Entry, bool]] = []
-        while queue[-1] is not entry:
+        while not after or after[-1][0] is not entry:
             each = queue.pop()
             after.append((each, id(each) in self._done))
             self._done.discard(id(each))
-        queue.pop()
-        self._done.discard(id(entry))
+        self._tidy(entry.stream)
         return after[::-1]
+
+    def _tidy(self, stream: str | None) -> None:
+        if not self._streams[stream]:
+            del self._streams[stream]
