@@ -85,8 +85,8 @@ def stopping(stop: Callable[..., Any]) -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: interrupts > 0
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handler in before.items():  # whoever pressed it twice presses it a third time, and the end is near
+            signal.signal(number, signal.SIG_IGN if interrupts > 1 else handler)
 
 
 def summarize(shell: Shell, stats: Stats) -> None:

@@ -156,7 +156,7 @@ class ForgetsHeldRetries(BrokenShell, Inbox):
 
     @property
     def in_memory(self) -> int:
-        return super().in_memory - self._held
+        return super().in_memory - self._holding.count
 
 
 class FetchesWithoutBound(BrokenShell, Prefetch):
