@@ -1,4 +1,4 @@
-"""The measurements still run; and a short form of the durability run, which is a proof and no measurement."""
+"""The measurements still run; and short forms of the runs that are a proof and no measurement."""
 
 from __future__ import annotations
 
@@ -30,6 +30,26 @@ def test_nothing_with_a_receipt_is_lost_when_processes_are_killed(tmp_path: Path
     assert counts["events"] > 100
     assert counts["acknowledged"] > 100
     assert counts["copies"] == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="its processes are forks")
+def test_nothing_is_lost_or_overtaken_when_workers_are_killed(tmp_path: Path) -> None:
+    told = run(tmp_path, "worker_kills.py", "--kills", 60, "--life", 0.3)
+    counts = {what: int(count.replace(",", "")) for count, what in re.findall(r"^ *([\d,]+) (\w+)", told, re.M)}
+    assert counts["kills"] == 60
+    assert counts["events"] > 1000
+    assert counts["begun"] == counts["acknowledged"] == 0
+
+
+@pytest.mark.parametrize("broker", ["memory", "awkward"])
+def test_nothing_is_lost_or_falsely_reported_when_a_driver_fails(tmp_path: Path, broker: str) -> None:
+    told = run(tmp_path, "worker_faults.py", "--events", 2000, "--broker", broker)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("|")]
+    troubles = {row[0]: sum(map(int, row[1:-1])) for row in cells if row[0] in ("ack", "receive", "send")}
+    assert min(troubles.values()) > 5
+    counts = {row[0]: int(row[1].replace(",", "")) for row in cells if len(row) == 3 and row[1][0].isdigit()}
+    assert counts["accepted"] + counts["refused"] + counts["unknown"] == 2000
+    assert counts["accepted, and lost"] == counts["refused, and arrived"] == 0
 
 
 def test_growth_is_measured(tmp_path: Path) -> None:
