@@ -104,7 +104,7 @@ class AsyncioTrapCases:
 
     def test_asyncio_idle_subscribers_and_a_slow_handler(self, bench: Bench) -> None:
         """64 idle polls, and a handler of three leases: it keeps its delivery, and nobody's ack waits for a poll."""
-        lease = bench.lease
+        lease = max(bench.lease, 2.0)  # what a busy machine does late is not what this is about
         slow, busy, idle = bench.topic(lease=lease), bench.topic(), bench.topic()
         took: list[float] = []
 

@@ -56,7 +56,7 @@ class WorkerProcessCases:
                 word, event, _ = program.said(bench.rig.patience)
                 (done if word == "done" else stuck).add(event)
             program.kill()
-            program.process.wait()
+            done |= {event for word, event, _ in program.heard(bench.rig.patience) if word == "done"}
         runs = Runs()
         waiting = {event.id for event in events} - done
         work(bench, topic, runs, concurrency=3)
