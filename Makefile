@@ -34,9 +34,11 @@ static: $(VENV)/.dev
 	$(BIN)/mypy $(TYPED) $(wildcard tests/*.py)
 	@set -e; for each in $(SCRIPTS); do MYPYPATH=$$each:tests/portable $(BIN)/mypy --explicit-package-bases $$each; done
 
-# Whoever waits for an answer does not wait for the pages' examples and for killed processes: `make test` has them.
+# Whoever waits for an answer does not wait for brokers, processes and pages: `make test` has them.
+CORE := $(addprefix tests/,event config core portable testing)
+
 check: static
-	$(BIN)/pytest -q -n auto tests --ignore tests/docs --ignore tests/bench
+	$(BIN)/pytest -q -n auto $(CORE)
 
 test: $(VENV)/.dev
 	$(BIN)/pytest -q -n auto $(TESTS)

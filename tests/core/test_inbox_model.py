@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulated_inbox import Simulation
 
-SCHEDULES = 500
+SCHEDULES = 250
 KEYS = (None, None, "a", "a", "b", "c")
 
 
