@@ -194,8 +194,10 @@ class Simulation:
         settlement = self.inbox.next_settlement(self.now)
         if settlement is None:
             return False
-        assert 1 <= len(settlement.marks) <= self.traits.settle_count
-        assert self.prefix or settlement.marks == settlement.entries
+        assert len(settlement.entries) >= 1
+        assert len(settlement.marks) <= self.traits.settle_count
+        assert self.prefix or settlement.marks == [entry for entry in settlement.entries if not entry.lost]
+        assert not any(entry.lost for entry in settlement.marks), "settled, and another consumer may have it"
         for entry in settlement.entries:
             self._check_settle(self._hand(entry), settlement)
         self.settlements.append(settlement)

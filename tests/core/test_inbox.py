@@ -213,3 +213,55 @@ def test_streams_that_are_done_are_forgotten() -> None:
     assert inbox._marks is not None
     assert not inbox._marks._streams
     assert not inbox._marks._done
+
+
+def test_what_could_not_be_dead_lettered_is_tried_again_after_its_delay() -> None:
+    inbox = inbox_of(settle="prefix", concurrency=2)
+    dies, done = deliver(inbox, "1:s", "2:s")
+    assert runs(inbox) == ["1", "2"]
+    end(inbox, dies, "dead")
+    end(inbox, done)
+    for now in (1.0, 5.0):
+        settlement = inbox.next_settlement(now)
+        assert settlement is not None
+        assert (settlement.verb, settlement.marks) == ("dead", [dies])
+        inbox.settled(settlement, now, [(dies, 4.0)])
+        assert inbox.next_settlement(now + 3.9) is None
+        assert inbox.settle_at() == now + 4.0
+    assert settles(inbox, 9.0) == [("dead", 0.0, ["1"]), ("ack", 0.0, ["2"])]
+    assert empty(inbox)
+
+
+def test_what_could_not_be_dead_lettered_is_given_back_at_the_end() -> None:
+    inbox = inbox_of(settle="prefix", concurrency=3)
+    tried, trying, done = deliver(inbox, "1:s", "2:s", "3:s")
+    assert runs(inbox) == ["1", "2", "3"]
+    end(inbox, tried, "dead")
+    settlement = inbox.next_settlement(1.0)
+    assert settlement is not None
+    inbox.settled(settlement, 1.0, [(tried, 4.0)])
+    end(inbox, done)
+    end(inbox, trying, "dead")
+    settlement = inbox.next_settlement(1.0)
+    assert settlement is not None
+    inbox.stop(1.0)
+    assert settles(inbox) == [("release", 0.0, ["1", "3"])]
+    inbox.settled(settlement, 1.0, [(trying, 4.0)])
+    assert not settles(inbox)
+    assert empty(inbox)
+
+
+# -- leases
+
+
+def test_what_is_lost_while_it_waits_to_be_settled_is_not_settled() -> None:
+    inbox = inbox_of(concurrency=2, nack_delay=10.0)
+    for settle in ("ack", "dead", 2.0):
+        kept, lost = deliver(inbox, "1", "2")
+        assert runs(inbox) == ["1", "2"]
+        end(inbox, kept, settle)
+        end(inbox, lost, settle)
+        inbox.lose(lost, 0.0)
+        [(_, _, marks)] = settles(inbox)
+        assert marks == ["1"]
+    assert empty(inbox)

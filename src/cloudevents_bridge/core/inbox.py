@@ -215,22 +215,26 @@ class Inbox:
     # -- settling
 
     def next_settlement(self, now: float) -> Settlement | None:
-        """What to settle in one go, now. Nothing waits for company while nothing runs."""
-        return self._settlements.next(now, hurry=self._hurry)
+        """What to settle in one go, now; what was lost while it waited is not named to the broker. Nothing waits for
+        company while nothing runs.
+        """
+        settlement = self._settlements.next(now, hurry=self._hurry)
+        if settlement is not None:
+            settlement.marks = [entry for entry in settlement.marks if not entry.lost]
+        return settlement
 
     def settled(self, settlement: Settlement, now: float, nack: Iterable[tuple[Entry, float]] = ()) -> None:
         """A settlement is over. What failed comes again when its lease ends.
 
         Args:
             nack: what could not be dead-lettered, and is to be given back with a delay of so many seconds. Where an
-                ack covers a prefix that is tried again.
+                ack covers a prefix that is tried again after them.
         """
         instead = {id(entry): delay for entry, delay in nack}
         for entry in settlement.entries:
             self._unsettled -= 1
             if id(entry) in instead and not entry.lost:
-                delay = min(instead[id(entry)], self._nack_delay)
-                self._settle(entry, "nack" if self._marks is None else "dead", delay, now)
+                self._not_dead(entry, instead[id(entry)], now)
             elif settlement.verb == "dead" and self._marks is not None and not entry.lost:
                 self._settle(entry, "ack", 0.0, now)  # the copy is made, and the ack takes its turn
             else:
@@ -266,6 +270,9 @@ class Inbox:
     def stop(self, now: float) -> None:
         """Fetch and start nothing more, and give back what does not run."""
         self.stopping = True
+        for entry in self._settlements.recall():
+            self._unsettled -= 1
+            self._not_dead(entry, 0.0, now)
         for entry in self.entries():
             if entry.state == "held" and self._marks is None:
                 self._give_back(entry, self._left(entry, now), now)
@@ -415,6 +422,16 @@ class Inbox:
         if entry.state in ("waiting", "held", "running"):
             self._release(self._lanes.drop(entry), now)
         self._rewind(entry, now)
+
+    def _not_dead(self, entry: Entry, delay: float, now: float) -> None:
+        if self._marks is None:
+            self._settle(entry, "nack", min(delay, self._nack_delay), now)
+        elif self.stopping:
+            self._release([entry], now)
+            self._rewind(entry, now)
+        else:
+            self._unsettled += 1
+            self._settlements.postpone(entry, "dead", now + delay)
 
     def _release(self, entries: list[Entry], now: float) -> None:
         for entry in entries:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
+from itertools import count
 from typing import Literal, TypeAlias
 
 from msgspec import Struct, field
@@ -43,9 +45,11 @@ class Settlements:
         self._linger = linger
         self._open: dict[tuple[Verb, float], Settlement] = {}
         self._full: deque[Settlement] = deque()
+        self._later: list[tuple[float, int, Verb, Entry]] = []
+        self._tie = count()
 
     def __bool__(self) -> bool:
-        return bool(self._open or self._full)
+        return bool(self._open or self._full or self._later)
 
     def add(self, entries: list[Entry], mark: Entry, verb: Verb, seconds: float, now: float) -> None:
         """Settle these, by naming one of them."""
@@ -57,8 +61,20 @@ class Settlements:
         if len(group.marks) >= self._most:
             self._full.append(self._open.pop((verb, seconds)))
 
+    def postpone(self, entry: Entry, verb: Verb, until: float) -> None:
+        """Settle it from that time on."""
+        heapq.heappush(self._later, (until, next(self._tie), verb, entry))
+
+    def recall(self) -> list[Entry]:
+        """Give what was postponed, which is not to be settled any more."""
+        later, self._later = self._later, []
+        return [entry for _, _, _, entry in sorted(later)]
+
     def next(self, now: float, *, hurry: bool = False) -> Settlement | None:
         """What to settle now: what is full, what has waited, and with `hurry` whatever there is."""
+        while self._later and self._later[0][0] <= now:
+            _, _, verb, entry = heapq.heappop(self._later)
+            self.add([entry], entry, verb, 0.0, now)
         if self._full:
             return self._full.popleft()
         for at, oldest in self._open.items():
@@ -69,9 +85,11 @@ class Settlements:
         """When `next` has something; None: there is nothing."""
         if self._full:
             return self._full[0].since
+        later = self._later[0][0] if self._later else None
         for oldest in self._open.values():
-            return oldest.since if hurry else oldest.since + self._linger
-        return None
+            at = oldest.since if hurry else oldest.since + self._linger
+            return at if later is None else min(at, later)
+        return later
 
 
 class Watermarks:
@@ -100,7 +118,8 @@ class Watermarks:
         """It is not to be acked from here, so neither is what follows it in its stream.
 
         Returns:
-            It and those that follow it, in order, each with whether it was done. None if it was forgotten before.
+            It and those that follow it, in order, each with whether it was done.
+            None, if it is not there any more.
         """
         queue = self._streams.get(entry.stream)
         if queue is None or entry not in queue:
