@@ -284,6 +284,9 @@ class Consumer:
                 run = Run(entries, now)
                 self._runs[id(run)] = run
                 self._runs_at = inf
+                if now + self._stall < self._keeps_at:
+                    self._keeps_at = now + self._stall
+                    self._keeper.wake()
                 self._look()
             self._caller.call(run, self._ran)
 

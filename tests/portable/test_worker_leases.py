@@ -195,6 +195,25 @@ def test_a_handler_that_does_not_return_is_reported_with_its_stack(
     assert caplog.text.count("has been running for") == 1
 
 
+def test_it_is_reported_also_where_no_lease_is_to_be_extended_before(
+    opened: Opened, scripted: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted.lease = 600.0  # the broker's; what is declared was not applied
+    gate = threading.Event()
+
+    def handle(event: CloudEvent) -> None:
+        if event.id == "17":
+            gate.wait(20)
+
+    with opened(topics=[ORDERS]).worker().add("orders", "billing", handle) as working:
+        scripted.put(event("16"))
+        until(lambda: working.stats.handled == 1)  # whose lease is the next one to look at, in five minutes
+        scripted.put(event("17"))
+        until(lambda: working.stats.stalled == 1)
+        gate.set()
+    assert "event 17" in caplog.text
+
+
 def test_an_async_handler_that_does_not_return_is_reported_too(
     broker: Broker, scripted: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
