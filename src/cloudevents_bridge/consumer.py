@@ -394,6 +394,8 @@ class Consumer:
                 entry.ends, entry.lease = delivery._ends, delivery._lease
                 self._inbox.keep(entry)
                 continue
+            if entry.state == "settling" and delivery._word == "acked":
+                log.warning("the lease of %s ended before it could be acked: it is delivered again", name(delivery))
             self._inbox.lose(entry, now)
             for run in self._runs.values():
                 if len(run.entries) == 1 and run.entries[0] is entry:
