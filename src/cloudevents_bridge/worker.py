@@ -27,6 +27,8 @@ from cloudevents_bridge.topics import Subscription
 if TYPE_CHECKING:
     from cloudevents_bridge.loops import Home, Loop
 
+LISTEN = 1.0
+"""Seconds that the main thread waits at most: a signal that came just before does not wake it."""
 LAST_WORDS = 0.8
 """Seconds for giving back, after the grace period, what did not end in it."""
 
@@ -302,7 +304,7 @@ class Worker(Closing):
             if wait is not None and wait <= 0:
                 return self._grace
             try:
-                word = self._words.get(timeout=wait)
+                word = self._words.get(timeout=LISTEN if wait is None else min(wait, LISTEN))
             except Empty:
                 continue
             if isinstance(word, _Stop):
@@ -348,7 +350,7 @@ class Worker(Closing):
             if left <= 0:
                 break
             try:
-                word = self._words.get(timeout=left)
+                word = self._words.get(timeout=min(left, LISTEN))
             except Empty:
                 continue
             if isinstance(word, _Stop) and word.grace is not None:

@@ -492,6 +492,46 @@ def test_a_signal_stops_it_gracefully(tmp_path: Path, number: signal.Signals) ->
     assert process.returncode == 0
 
 
+UNHEARD = """
+    import asyncio, os, signal, sys, threading, time
+    import cloudevents_bridge as ceb
+    from cloudevents_bridge import aio
+
+    def end(worker):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        while not worker.stats.connected:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def begin(worker):
+        worker.add("orders", "billing", print)
+        threading.Thread(target=end, args=[worker], daemon=True).start()
+        return worker
+
+    async def work():
+        broker = aio.connect(sys.argv[1], topics=topics, create_missing=True)
+        await begin(broker.worker()).run()
+
+    topics = [ceb.Topic("orders", subscriptions=["billing"])]
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if sys.argv[2] == "tasks":
+        asyncio.run(work())
+    else:
+        begin(ceb.connect(sys.argv[1], topics=topics, create_missing=True).worker()).run()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no thread can leave a signal to another here")
+@pytest.mark.parametrize("kind", ["threads", "tasks"])
+def test_a_signal_that_wakes_nobody_is_heard(tmp_path: Path, kind: str) -> None:
+    """Python handles signals in the main thread. One that came just before it began to wait does not wake it; nor does
+    one that another thread took, as here.
+    """
+    command = [sys.executable, "-c", textwrap.dedent(UNHEARD), f"sqlite:///{tmp_path}/events.db", kind]
+    subprocess.run(command, timeout=20, check=True)
+
+
 def test_the_second_interrupt_is_immediate(tmp_path: Path) -> None:
     process = _program(tmp_path, 60)
     process.send_signal(signal.SIGINT)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -221,6 +221,8 @@ class _Worker:
         try:
             self._loop.run(asyncio.sleep(0))  # it has begun
             with self._real._worker._listening(signals):  # this may be the main thread, which the loop's is not
+                while not running.done():
+                    wait([running], timeout=1.0)  # not longer: a signal that came just before does not end it
                 return running.result()
         finally:
             self._loop.end()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Self
 
 from cloudevents_bridge.aio.loops import Mailbox, ended
@@ -13,7 +14,7 @@ from cloudevents_bridge.aio.shell import Shell
 from cloudevents_bridge.loops import Home
 from cloudevents_bridge.router import Router
 from cloudevents_bridge.subscriber import Decoder
-from cloudevents_bridge.worker import Stats, Worker
+from cloudevents_bridge.worker import LISTEN, Stats, Worker
 
 
 class AsyncWorker:
@@ -68,7 +69,7 @@ class AsyncWorker:
                 handles them, such as uvicorn.
         """
         over, mailbox = self._begin(until_idle)
-        with self._worker._listening(signals):
+        with self._worker._listening(signals), _awake(mailbox.loop):
             await self._end(over, mailbox)
         self._worker._raise()
         return self._worker.stats
@@ -149,3 +150,19 @@ class AsyncWorker:
                 self._worker._stop_this_run()
         if cancelled is not None:
             raise cancelled
+
+
+@contextmanager
+def _awake(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Let the loop look up now and then: a signal that came just before it began to wait does not wake it."""
+    turn: asyncio.TimerHandle
+
+    def look_up() -> None:
+        nonlocal turn
+        turn = loop.call_later(LISTEN, look_up)
+
+    look_up()
+    try:
+        yield
+    finally:
+        turn.cancel()
