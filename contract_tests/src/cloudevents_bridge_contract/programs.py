@@ -199,8 +199,8 @@ def die_with_deliveries(task: Task) -> None:
 
 
 def work(task: Task) -> None:
-    """Run a worker until it is stopped, or idle. What a handler does its event says: `wait` to be told to go on, or
-    `exit` at once.
+    """Run a worker until it is stopped, or idle. What a handler does its event says: `wait` to be told to go on, and
+    then go on `for` some seconds, or `exit` at once.
     """
 
     def handle(delivery: Delivery) -> None:
@@ -208,6 +208,7 @@ def work(task: Task) -> None:
         do = delivery.event.data.get("do")
         if do == "wait":
             sys.stdin.readline()
+            time.sleep(delivery.event.data.get("for", 0.0))
         elif do == "exit":
             os._exit(9)
         say(["done", delivery.event.id, delivery.attempt])

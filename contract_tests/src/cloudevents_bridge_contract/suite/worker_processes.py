@@ -19,7 +19,7 @@ class WorkerProcessCases:
     @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
     def test_signal_stops_gracefully(self, bench: Bench, name: str) -> None:
         topic = bench.topic(lease=LONG * bench.rig.patience)
-        bench.publish(topic, *(events := [bench.event(data={"do": "wait"}) for _ in range(5)]))
+        bench.publish(topic, *(events := [bench.event(data={"do": "wait", "for": 0.5}) for _ in range(5)]))
         began: list[str] = []
         done: list[str] = []
         with start_program(bench, "work", topic) as program:
