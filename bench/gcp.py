@@ -1,4 +1,4 @@
-"""Pub/Sub, beside Google's own client with its default settings, and a loop of single publishes, on Google's emulator."""
+"""Pub/Sub, beside Google's own client with its defaults and a loop of single publishes, on Google's emulator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -88,7 +88,7 @@ def googles(at: Place, events: Sequence[CloudEvent], *, threads: int = 1, single
     with at.channel() as channel:
         client = pubsub_v1.PublisherClient(transport=PublisherGrpcTransport(channel=channel))
 
-        def send(part: Sequence[tuple[dict[str, str], bytes]]) -> None:
+        def send(part: Sequence[tuple[Mapping[str, str], bytes]]) -> None:
             if single:
                 for attributes, body in part:
                     client.publish(at.topic, body, **attributes).result()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -219,3 +222,19 @@ def test_a_closed_connection_says_so(opened: Opened, name: str) -> None:
         with pytest.raises(BridgeError) as caught:
             use()
         assert caught.value.code == ErrorCode.CLOSED
+
+
+def test_the_order_example_runs_by_its_url_alone(found: pubsub.Emulator) -> None:
+    """On an emulator of its own: the example's topic is always called `orders`."""
+    with found.started() as server:
+        url = f"gcp://shop?endpoint=http://{server.address}"
+        command = [sys.executable, "-m", "cloudevents_bridge", "--url", url, "--json", "demo"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert told["complete"]
+        assert told["published"] > 100
+        assert [feed["dead_lettered"] for feed in told["subscriptions"].values()] == [0, 1, 0, 0]
+        again = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+        assert again.returncode != 0
+        assert "topic orders is on" in again.stderr
