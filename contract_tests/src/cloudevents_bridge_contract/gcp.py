@@ -33,6 +33,7 @@ class GcpRig(Rig):
     """Pub/Sub: a real project, or Google's emulator behind a proxy that can cut and hold."""
 
     name = "gcp"
+    delay_step = 1.0
     threads_to_receive = 1  # gRPC's own, for pulls that wait
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
