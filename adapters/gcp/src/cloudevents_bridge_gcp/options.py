@@ -16,7 +16,9 @@ EMULATOR_VARIABLE = "PUBSUB_EMULATOR_HOST"
 MAX_REQUEST = 10_000_000
 """Bytes of one publish request, at most."""
 DEFAULT_BATCH = 1_000_000
-"""Bytes of one batch: a larger one goes no faster, and is worth more when its answer is lost."""
+"""Bytes of one batch, Google's own default. Beside the emulator ten times as many go no faster, and a tenth slower; and
+more is sent again when an answer is lost.
+"""
 _SERVICE = "pubsub.googleapis.com:443"
 _PROJECT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]|[a-z][a-z0-9.-]*:[a-z][a-z0-9-]+|\d{6,20}")
 _LOCAL_PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
