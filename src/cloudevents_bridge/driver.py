@@ -183,6 +183,8 @@ class ReceiveTraits(Struct, frozen=True):
         settle: each delivery by itself, or prefix: an ack covers all before it in its stream.
         free_release: release spends no attempt.
         dead: settle takes the verb "dead", which moves to the dead-letter place and never drops.
+        key_batches: one receive may bring several deliveries of a key, in order. The next one brings none of it while
+            one of these is out.
     """
 
     batch_count: int
@@ -196,6 +198,7 @@ class ReceiveTraits(Struct, frozen=True):
     settle: Literal["each", "prefix"]
     free_release: bool
     dead: bool
+    key_batches: bool = False
 
 
 class PublisherDriver(Protocol):

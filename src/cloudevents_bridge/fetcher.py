@@ -53,6 +53,9 @@ class Fetcher:
     def __init__(self, inlet: Inlet) -> None:
         self.inlet = inlet
         self.keeper = inlet.holder = Keeper(inlet)
+        # Of a key one is out at a time, and whoever settles by hand has no lanes for those behind it.
+        several = not (inlet.of.topic.ordered and inlet.traits.key_batches)
+        self._most = inlet.traits.batch_count if several else 1
         self._lock = threading.RLock()  # entered itself: Ctrl-C on the way into a Condition leaves it locked
         self._changed = threading.Condition(self._lock)
         self._ready: deque[Delivery] = deque()
@@ -174,7 +177,7 @@ class Fetcher:
                 left_over = self._await_work()
                 if self._closing:
                     return
-                most = min(self._wanted, self.inlet.traits.batch_count)
+                most = min(self._wanted, self._most)
                 wait = min(max(self._until - clock.now(), shortest), longest)
                 self._receiving = not left_over
             if left_over:

@@ -671,3 +671,14 @@ def test_the_good_ones_of_a_batch_do_not_wait_for_the_bad_one(subscriber: Subscr
     finally:
         let_go.set()
     until(lambda: len(scripted.letters()) == 1)
+
+
+@pytest.mark.parametrize(("ordered", "key_batches", "together"), [(True, True, 1), (True, False, 3), (False, True, 3)])
+def test_of_a_key_that_comes_in_batches_one_is_out_at_a_time(
+    opened: Any, scripted: Scripted, ordered: bool, key_batches: bool, together: int
+) -> None:
+    scripted.receive_traits = msgspec.structs.replace(scripted.receive_traits, key_batches=key_batches)
+    for id in "123":
+        scripted.put(event(id, key="one"))
+    broker = opened(topics=[Topic("orders", ordered=ordered, subscriptions=["billing"])])
+    assert len(broker.subscriber("orders", "billing").receive(10)) == together

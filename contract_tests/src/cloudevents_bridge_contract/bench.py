@@ -349,6 +349,18 @@ class Bench:
         self._stack.callback(connection.close)
         return connection
 
+    def sizes(self, topic: Topic) -> Callable[[CloudEvent], int]:
+        """How many bytes an event is on its way to the topic, as the driver counts them."""
+        connection = self.driver()
+        publisher = connection.open_publisher(native_place(topic))
+
+        def size(event: CloudEvent) -> int:
+            attributes, body = connection.wire.encode(event)
+            dedup = f"{event.source} {event.id}"
+            return publisher.size(driver.Outbound(body, attributes, event.partitionkey, dedup))
+
+        return size
+
     def put(self, topic: Topic, body: bytes, attributes: Mapping[str, str] | None = None) -> None:
         """Put a message as it is into the topic."""
         [outcome] = (

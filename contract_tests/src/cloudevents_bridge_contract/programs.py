@@ -176,9 +176,7 @@ def fall_asleep_with_a_delivery(task: Task) -> None:
     broker = task.connect()
     subscriber = broker.subscriber(task.topic.name, task.topic.subscriptions[0].name)
     [delivery] = subscriber.receive(1, wait=10)
-    real, real_ns = time.time, time.time_ns
-    time.time = lambda: real() + shift
-    time.time_ns = lambda: real_ns() + int(shift * 1e9)
+    _move_clock(shift)
     say(delivery.event.id)
     sys.stdin.readline()
     report: dict[str, Any] = {"lease_lost": delivery.lease_lost}
@@ -189,6 +187,19 @@ def fall_asleep_with_a_delivery(task: Task) -> None:
         report["ack"] = str(error.code)
     say(report)
     broker.close()
+
+
+def _move_clock(shift: float) -> None:
+    """The wall clock, as this project's modules see it. What lies below them may ask the system, past Python: it would
+    see two clocks at once, which no machine has.
+    """
+    real, real_ns = time.time, time.time_ns
+
+    def ours() -> bool:
+        return str(sys._getframe(2).f_globals.get("__name__")).startswith("cloudevents_bridge")
+
+    time.time = lambda: real() + (shift if ours() else 0)
+    time.time_ns = lambda: real_ns() + (int(shift * 1e9) if ours() else 0)
 
 
 def die_with_deliveries(task: Task) -> None:

@@ -33,6 +33,7 @@ class Rig:
         topic_native: capability to the `native` settings that a topic needs for it.
         lease: seconds, the shortest lease that the broker grants.
         wakeup: seconds within which a waiting consumer sees an event.
+        delay_step: seconds to whose next multiple the broker rounds a delay up; 0: it keeps it as asked.
         patience: seconds after which something that must happen has not happened.
         duplicates: whether a second delivery of an acked event fails a case, or is legal and counted.
         crosses_processes: whether another process reaches the same broker under the same URL.
@@ -51,6 +52,7 @@ class Rig:
     topic_native: Mapping[Capability, Mapping[str, Any]] = {}
     lease: float = 1.0
     wakeup: float = 1.0
+    delay_step: float = 0.0
     patience: float = 10.0
     duplicates: Literal["fail", "count"] = "fail"
     crosses_processes: bool = True

@@ -20,6 +20,7 @@ from cloudevents_bridge import Broker
 from cloudevents_bridge.demo.orders import FILE
 from cloudevents_bridge.demo.report import Consumed, Feed, Published, Summary, show, to_json
 from cloudevents_bridge.demo.shop import ORDERS, open_broker
+from cloudevents_bridge.errors import ErrorCode, make_error
 
 PATIENCE = 120.0
 """Seconds after which a process that has not ended is taken for stuck."""
@@ -36,31 +37,34 @@ class StuckError(Exception):
     """A process of the demo failed or did not end."""
 
 
-def run(workdir: Path | None = None, as_json: bool = False) -> int:
-    """Run the order system of the tutorials on the embedded SQLite broker, in several processes.
+def run(workdir: Path | None = None, as_json: bool = False, url: str | None = None) -> int:
+    """Run the order system of the tutorials in several processes: on the embedded SQLite broker, or on another one.
 
     Args:
         workdir: the directory for the broker's file, made if missing; `ceb-demo` where not given. It stays there
             afterwards, and the next run empties the broker.
         as_json: print one JSON object instead of a table.
+        url: another broker. What the demo makes there stays, and a topic that is there already is never touched.
 
     Returns:
         0 if every order was published or refused, and consumed or kept as a dead letter by every subscription; else 1.
 
     Raises:
-        BridgeError: if the broker in `workdir` cannot be used.
+        BridgeError: if the broker cannot be used, or the one at `url` has a topic of the demo's name.
         OSError: if `workdir` cannot be made.
     """
-    workdir = workdir or Path("ceb-demo")
-    workdir.mkdir(parents=True, exist_ok=True)
-    url = f"sqlite:///{quote((workdir / 'events.db').as_posix())}"
+    own = url is None
+    if url is None:
+        workdir = workdir or Path("ceb-demo")
+        workdir.mkdir(parents=True, exist_ok=True)
+        url = f"sqlite:///{quote((workdir / 'events.db').as_posix())}"
     if not as_json:
         sys.stdout.write(
             f"{FILE.name} to {url}: one publisher, {len(ORDERS.subscriptions)} consumers, each a process\n"
         )
         sys.stdout.flush()
     try:
-        summary = perform(url)
+        summary = perform(url, own=own)
     except StuckError as error:
         sys.stderr.write(f"demo: {error}\n")
         return 1
@@ -71,12 +75,19 @@ def run(workdir: Path | None = None, as_json: bool = False) -> int:
     return 0 if summary.complete else 1
 
 
-def perform(url: str) -> Summary:
-    """Run all processes on an emptied broker and add up what they counted."""
+def perform(url: str, *, own: bool) -> Summary:
+    """Run all processes and add up what they counted. The demo's own broker is emptied before."""
     began = time.monotonic()
     deadline = began + PATIENCE
     with open_broker(url) as broker:
-        broker.topology.delete()
+        if own:
+            broker.topology.delete()
+        elif not any(change.action == "create" and change.kind == "topic" for change in broker.topology.plan()):
+            raise make_error(
+                ErrorCode.ALREADY_EXISTS,
+                f"topic {ORDERS.name} is on {url} already, and the demo begins with an empty one: use a broker without",
+                broker=url,
+            )
         broker.topology.apply()
         with _children() as start:
             consumers = {each.name: start("consume", url, each.name) for each in ORDERS.subscriptions}

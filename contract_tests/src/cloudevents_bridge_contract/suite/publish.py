@@ -41,6 +41,17 @@ class Limited(Shim):
         )
 
 
+def length_at(limit: int, size: Callable[[int], int]) -> int:
+    """The greatest length of data with which a message is not over the limit. `size`, its bytes, grows with the length,
+    and not always by as much: there is base64, and there are lengths before what they measure.
+    """
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if size(middle) <= limit else (low, middle - 1)
+    return low
+
+
 class PublishCases:
     def test_one_event_arrives_equal(self, bench: Bench) -> None:
         topic = bench.topic()

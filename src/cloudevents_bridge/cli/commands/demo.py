@@ -10,7 +10,9 @@ from cloudevents_bridge.cli.app import command as cli_command
 from cloudevents_bridge.cli.shell import Shell
 
 
-@cli_command("Run the order system of the tutorials on the embedded SQLite broker, in several processes.")
+@cli_command(
+    "Run the order system of the tutorials in several processes: on the embedded SQLite broker, or on that of --url."
+)
 @click.option(
     "--workdir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -21,4 +23,6 @@ from cloudevents_bridge.cli.shell import Shell
 def command(shell: Shell, /, workdir: Path | None) -> int:
     from cloudevents_bridge.demo import run
 
-    return run(workdir, shell.as_json)
+    if workdir is not None and shell.url is not None:
+        raise click.UsageError("--workdir is for the embedded broker, and --url names another one: give one of them")
+    return run(workdir, shell.as_json, shell.url)
