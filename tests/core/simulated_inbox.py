@@ -86,7 +86,7 @@ class Simulation:
             lease_total=1e9,
             removes_after=None,
             settle="prefix" if self.prefix else "each",
-            free_release=True,
+            free_release=choose.choice((True, False)),
             dead=not self.prefix,
         )
         self.inbox = Inbox(
@@ -449,6 +449,9 @@ class Simulation:
             held = {each.event.key for each in self._in_hand() if each.entry.state == "held"}
             left = [each for each in self._in_hand() if each is not hands[0] and each.entry.state != "held"]
             left = [each for each in left if each.event.key is None or each.event.key not in held]
+            if not self.traits.free_release:  # other suspects, and what is behind this or them, wait for their turn
+                heads = {each.event.key for each in self._in_hand() if each.entry.suspect}
+                left = [each for each in left if not each.entry.suspect and each.event.key not in heads]
             assert not left, "a suspect runs, and others are in memory"
         assert not any(hand.entry.suspect for hand in self._running()), "something starts beside a suspect"
 

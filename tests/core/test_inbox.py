@@ -14,7 +14,9 @@ LATER = 1.0
 """Seconds after which nothing lingers any more."""
 
 
-def inbox_of(*, settle: Any = "each", nack_delay: float = 0.0, settle_count: int = 10, **settings: Any) -> Inbox:
+def inbox_of(
+    *, settle: Any = "each", nack_delay: float = 0.0, settle_count: int = 10, free: bool = True, **settings: Any
+) -> Inbox:
     traits = ReceiveTraits(
         batch_count=10,
         settle_count=settle_count,
@@ -25,19 +27,22 @@ def inbox_of(*, settle: Any = "each", nack_delay: float = 0.0, settle_count: int
         lease_total=1e9,
         removes_after=None,
         settle=settle,
-        free_release=True,
+        free_release=free,
         dead=settle == "each",
     )
     return Inbox(traits, **settings)
 
 
-def deliver(inbox: Inbox, *names: str, now: float = 0.0, lease: float = 60.0, size: int = 1) -> list[Entry]:
+def deliver(
+    inbox: Inbox, *names: str, now: float = 0.0, lease: float = 60.0, size: int = 1, suspect: bool = False
+) -> list[Entry]:
     """`a1` is the first of key a; `1` has no key. Behind a colon stands the stream."""
     entries = []
     for name in names:
         name, _, stream = name.partition(":")
         key = name[0] if name[0].isalpha() else None
         made = Entry(object(), now + lease, lease, delivery=name, key=key, stream=stream or None, size=size)
+        made.suspect = suspect
         entries.append(made)
     inbox.receiving(len(entries))
     inbox.received(len(entries), entries, now)
@@ -265,3 +270,43 @@ def test_what_is_lost_while_it_waits_to_be_settled_is_not_settled() -> None:
         [(_, _, marks)] = settles(inbox)
         assert marks == ["1"]
     assert empty(inbox)
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_other_suspects_are_given_back_where_that_spends_no_attempt(free: bool) -> None:
+    """Else those that were killed with another come again and again, until it seems that they had killed."""
+    inbox = inbox_of(free=free, concurrency=4)
+    first, second, third = deliver(inbox, "1", "2", "3", suspect=True)
+    if free:
+        assert inbox.next_run(0.0) == []
+        given_back = inbox.next_settlement(0.0)
+        assert given_back is not None
+        assert (given_back.verb, given_back.entries) == ("release", [second, third])
+        return
+    for suspect in (first, second, third):
+        assert inbox.next_run(0.0) == [suspect]
+        assert inbox.next_run(0.0) == [], "another runs beside it"
+        assert inbox.wanted(0.0) == 0
+        inbox.done(suspect, "ack", 0.0)
+        inbox.ran([suspect])
+        settlement = inbox.next_settlement(0.0)
+        assert settlement is not None
+        assert (settlement.verb, settlement.entries) == ("ack", [suspect])
+        inbox.settled(settlement, 0.0)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_suspects_that_live_do_not_let_receives_grow(by_hand: bool) -> None:
+    inbox = inbox_of(free=False, concurrency=4)
+    for suspect in (True, True, True, False):
+        assert inbox.wanted(0.0) == 1
+        [entry] = deliver(inbox, "1", suspect=suspect)
+        assert inbox.next_run(0.0) == [entry]
+        if by_hand:
+            inbox.settled_by_hand(entry, 0.0)
+        else:
+            inbox.done(entry, "ack", 0.0)
+        inbox.ran([entry])
+        while (settlement := inbox.next_settlement(LATER)) is not None:
+            inbox.settled(settlement, 0.0)
+    assert inbox.wanted(0.0) == 2

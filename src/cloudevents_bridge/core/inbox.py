@@ -62,6 +62,7 @@ class Inbox:
         self._extends = extends
         self._max_lease = min(max_lease, traits.lease_total)
         self._nack_delay = traits.nack_delay
+        self._free_release = traits.free_release
         self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._max_held = MAX_HELD if max_held is None else max_held
         self._unsettled_most = traits.settle_count * (settlers + 1)
@@ -155,13 +156,13 @@ class Inbox:
 
     def done(self, entry: Entry, verb: Literal["ack", "dead"], now: float) -> None:
         """Its run ended, and this is to become of it."""
-        self._prefetch.handled(now, well=verb == "ack")
+        self._prefetch.handled(now, well=verb == "ack" and not entry.suspect)
         if self._ended(entry):
             self._settle(entry, verb, 0.0, now)
 
     def settled_by_hand(self, entry: Entry, now: float) -> None:
         """Its run ended, and the handler has settled it."""
-        self._prefetch.handled(now, well=True)
+        self._prefetch.handled(now, well=not entry.suspect)
         if self._ended(entry):
             if self._marks is None:
                 self._forget(entry)
@@ -354,17 +355,19 @@ class Inbox:
 
     def _start_alone(self, now: float) -> list[Entry]:
         """A delivery that seems to have ended processes takes nothing with it: it starts when all else that was there
-        is done and settled, or given back.
+        is done and settled, or given back. Where giving back spends an attempt, others like it wait in memory instead:
+        they may be its victims, and would spend attempt after attempt without one run.
         """
         suspects = self._lanes.suspects
         if not suspects or self.running or self._unsettled:
             return []
         entry = suspects[0]
-        for other in suspects[1:]:
-            self._drop(other, now)
-        self._release(self._lanes.drop_behind(entry), now)
-        if self.unsettled:
-            return []
+        if self._free_release:
+            for other in suspects[1:]:
+                self._drop(other, now)
+            self._release(self._lanes.drop_behind(entry), now)
+            if self.unsettled:
+                return []
         self._lanes.start_alone(entry)
         self._alone = entry
         return [entry]
