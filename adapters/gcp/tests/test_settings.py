@@ -96,6 +96,16 @@ def test_an_update_names_what_differs_and_nothing_else() -> None:
     assert paths == ["message_retention_duration", "message_storage_policy", "schema_settings"]
 
 
+def test_when_a_subscription_expires_is_compared_and_can_be_changed() -> None:
+    soon, late = (driver.Subscription(_topic(), "tail", expires=days * 86_400.0) for days in (1, 2))
+    have, want = settings.subscription(HERE, soon), settings.subscription(HERE, late)
+    [change] = settings.differences(late, have, want)
+    assert (change.setting, change.have, change.want) == ("expires", "after 86400 s", "after 172800 s")
+    assert not change.conflict
+    made, paths = settings.update(late, {"expires"}, have, want)
+    assert (made.expiration_policy.ttl.ToSeconds(), paths) == (172_800, ["expiration_policy"])
+
+
 @pytest.mark.parametrize(
     ("asked", "manners", "kept"),
     [
