@@ -9,6 +9,7 @@ import pytest
 from google.api_core import exceptions
 from google.auth import exceptions as auth
 from google.rpc import error_details_pb2
+from pubsub_running import Refusal
 
 from cloudevents_bridge import CloudEvent, RetryPolicy, connect
 from cloudevents_bridge.driver import Done, Fault
@@ -17,37 +18,6 @@ from cloudevents_bridge_gcp import acks, pb, rpc
 from cloudevents_bridge_gcp.errors import _MEANINGS, classify
 
 TOPIC = "projects/my-project/topics/orders"
-
-
-class Refusal(grpc.RpcError, grpc.Call):  # type: ignore[misc]
-    """An error as gRPC raises it."""
-
-    def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        super().__init__()
-        self._code, self._details = code, details
-
-    def code(self) -> Any:
-        return self._code
-
-    def details(self) -> str:
-        return self._details
-
-    def trailing_metadata(self) -> tuple[()]:
-        return ()
-
-    initial_metadata = trailing_metadata
-
-    def is_active(self) -> bool:
-        return False
-
-    def time_remaining(self) -> None:
-        return None
-
-    def cancel(self) -> bool:
-        return False
-
-    def add_callback(self, callback: Any) -> bool:
-        return False
 
 
 FAILURES = [each for each in grpc.StatusCode if each is not grpc.StatusCode.OK]

@@ -66,6 +66,7 @@ def at_the_limit(bench: Bench, topic: Topic, shim: type[Shim]) -> tuple[CloudEve
     size = bench.sizes(topic)
     small, event = bench.event(data="x"), bench.event(data="")
     event = event.replace(data="x" * length_at(limit, lambda n: size(event.replace(data="x" * n))))
+    assert size(event) == limit, "the case does not meet the limit exactly"
     bench.publish(topic, small)
     bench.publish(topic, event)
 
