@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 LAST_WORDS = 0.8
 """Seconds for giving back, after the grace period, what did not end in it."""
+HEED = 0.5
+"""Seconds after which the main thread heeds a signal that came just before it began to wait, at the latest."""
 
 
 class Stats(NamedTuple):
@@ -302,7 +304,7 @@ class Worker(Closing):
             if wait is not None and wait <= 0:
                 return self._grace
             try:
-                word = self._words.get(timeout=wait)
+                word = self._hear(wait)
             except Empty:
                 continue
             if isinstance(word, _Stop):
@@ -348,7 +350,7 @@ class Worker(Closing):
             if left <= 0:
                 break
             try:
-                word = self._words.get(timeout=left)
+                word = self._hear(left)
             except Empty:
                 continue
             if isinstance(word, _Stop) and word.grace is not None:
@@ -356,6 +358,12 @@ class Worker(Closing):
             elif isinstance(word, _Ended):
                 self._fail(word.error)
         return min(until, clock.now())
+
+    def _hear(self, wait: float | None) -> _Stop | _Ended | None:
+        """The next word. Raises `Empty` after `wait` seconds, or earlier."""
+        if _in_main_thread():  # Python runs no handler of a signal in a wait that began after it
+            wait = HEED if wait is None else min(wait, HEED)
+        return self._words.get(timeout=wait)
 
     def _fail(self, error: BaseException) -> None:
         if self._error is None:
