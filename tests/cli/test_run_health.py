@@ -171,3 +171,18 @@ def test_it_is_not_ready_before_and_after(start: Process, publish: Any) -> None:
     _, err = running.communicate(timeout=PATIENCE)
     assert "1 handled" in err
     assert ask(port, "/live")[0] == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_one_that_was_stopped_is_not_ready(start: Process, publish: Any) -> None:
+    write("while not os.path.exists('go'): time.sleep(0.01)")
+    running = start("run", "shop:handle", "orders/billing", "--health", "0", "--grace", "60")
+    port = health_port(running)
+    publish("1")
+    until(lambda: ids() == ["1"])
+    assert ask(port, "/ready")[0] == 200
+    running.terminate()
+    until(lambda: ask(port, "/ready")[0] == 503)
+    assert ask(port, "/live")[0] == 200
+    Path("go").touch()
+    assert running.wait(PATIENCE) == 0

@@ -6,15 +6,20 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from shops import PATIENCE, Lines, Process, gone, ids, seen, until, write
 
-from cloudevents_bridge.cli.supervisor import how, total
+from cloudevents_bridge.cli.supervisor import SILENT, Supervisor, how, total
 from cloudevents_bridge.types import Stats
+
+if TYPE_CHECKING:
+    from cloudevents_bridge.cli.children import Child
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
@@ -69,6 +74,30 @@ def test_the_program_is_imported_where_it_works_only(start: Process, publish: An
     assert len(found) == 2
     assert done.pid not in found
     assert pids() <= found
+
+
+def test_they_read_no_input(start: Process, publish: Any) -> None:
+    write("print(repr(sys.stdin.read()), flush=True)")
+    publish("1")
+    read, written = os.pipe()
+    done = start(*RUN, "--until-idle", "0.3", stdin=read)
+    out, _ = done.communicate(timeout=PATIENCE)
+    os.close(read)
+    os.close(written)
+    assert out == "''\n"
+
+
+def test_no_module_of_the_working_directory_stands_in_for_one_of_the_librarys(project: Path, publish: Any) -> None:
+    write("pass")
+    Path("click.py").write_text("raise SystemExit('this is not click')")
+    Path("queue.py").write_text("raise SystemExit('this is not queue')")
+    publish("1")
+    ceb = Path(sys.executable).with_name("ceb")
+    done = subprocess.run(
+        [ceb, *RUN, "--until-idle", "0.3"], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert ids() == ["1"]
 
 
 def test_global_options_and_settings_reach_the_processes(
@@ -177,6 +206,24 @@ def test_none_outlives_its_supervisor(start: Process, publish: Any, busy: str) -
     until(lambda: all(gone(pid) for pid in both))
 
 
+def test_without_a_supervisor_handlers_may_end_what_they_began(start: Process, publish: Any, broker: Any) -> None:
+    write("""
+        while event.id == "slow" and not os.path.exists("go"):
+            time.sleep(0.01)
+    """)
+    running = start(*RUN, "--grace", "120")
+    lines = Lines(running.stderr)
+    both = both_work(publish)
+    publish("slow")
+    until(lambda: "slow" in ids())
+    running.kill()
+    until(lambda: len(lines.find("the supervisor is gone: the process stops")) == 2)
+    Path("go").touch()
+    until(lambda: all(gone(pid) for pid in both))
+    with broker.subscriber("orders", "billing") as subscriber:
+        assert subscriber.receive(wait=0) == []
+
+
 def test_none_outlives_its_supervisor_while_it_is_starting(start: Process, broker: Any) -> None:
     Path("shop.py").write_text(
         "import os, time\nopen(f'starting-{os.getpid()}', 'w').close()\ntime.sleep(60)\ndef handle(event): ...\n"
@@ -186,6 +233,29 @@ def test_none_outlives_its_supervisor_while_it_is_starting(start: Process, broke
     running.kill()
     running.wait(PATIENCE)
     until(lambda: all(gone(int(path.name.partition("-")[2])) for path in Path().glob("starting-*")))
+
+
+def test_how_all_are() -> None:
+    class Process:
+        started = 0.0
+        heard: float | None = 1000.0
+        stats = Stats(1, 0, 0, 0, 0, connected=True, last_event=None)
+
+    one, other = Process(), Process()
+    supervisor = Supervisor(lambda number: cast("Child", one), 2, 1.0, now=lambda: 1000.0 + SILENT - 1)
+    first, second = supervisor._slots
+    first.child, second.child = cast("Child", one), cast("Child", other)
+    assert supervisor.condition() == (True, True, total([one.stats, other.stats]))
+    other.heard = 998.0
+    assert not supervisor.condition().live  # it reports no more
+    other.heard, other.stats = 1000.0, other.stats._replace(stalled=1)
+    assert not supervisor.condition().live
+    second.child = None  # it died, and is not yet started again
+    assert supervisor.condition()[:2] == (True, False)
+    second.done = True  # it was idle
+    assert supervisor.condition()[:2] == (True, True)
+    supervisor._deadline = 2000.0  # it was told to stop
+    assert supervisor.condition()[:2] == (True, False)
 
 
 def test_what_is_counted_together() -> None:

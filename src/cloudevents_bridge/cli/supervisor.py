@@ -60,11 +60,15 @@ class Supervisor:
         start: starts a process, given its number.
         processes: how many.
         grace: seconds that handlers have to end.
+        now: the clock.
     """
 
-    def __init__(self, start: Callable[[int], Child], processes: int, grace: float) -> None:
+    def __init__(
+        self, start: Callable[[int], Child], processes: int, grace: float, *, now: Callable[[], float] = clock.now
+    ) -> None:
         self._start = start
         self._grace = grace
+        self._now = now
         self._slots = [Slot(0 if processes == 1 else number) for number in range(1, processes + 1)]
         self._signals = Signals()
         self._code, self._error = 0, ""
@@ -86,7 +90,7 @@ class Supervisor:
 
     def condition(self) -> Condition:
         """How the processes are. Any thread may ask."""
-        now = clock.now()
+        now = self._now()
         slots = [slot for slot in self._slots if not slot.done]
         children = [child for slot in slots if (child := slot.child) is not None]
         stats = self._stats()
@@ -100,7 +104,7 @@ class Supervisor:
 
     def _turn(self) -> bool:
         """Do what is due, and wait for the next thing. Returns whether there is more to do."""
-        now = clock.now()
+        now = self._now()
         if self._signals.asked and not self._stopping:
             self._stop(now)
         if self._signals.interrupts > 1 and not self._hurried:
@@ -111,7 +115,7 @@ class Supervisor:
             if slot.child is None and not slot.done and slot.start_at <= now and not self._stopping:
                 self._begin(slot, now)
         self._kill_stragglers(now)
-        self._signals.wait([slot.child for slot in self._slots if slot.child is not None], self._due() - clock.now())
+        self._signals.wait([slot.child for slot in self._slots if slot.child is not None], self._due() - self._now())
         for slot in self._slots:
             if slot.child is not None:
                 slot.child.listen()
@@ -158,7 +162,7 @@ class Supervisor:
         slot.child = None
         slot.past = [total([*slot.past, child.stats._replace(in_flight=0, stalled=0, connected=False)])]
         if not (self._stopping or self._signals.asked):
-            self._ended(slot, child, code, clock.now())
+            self._ended(slot, child, code, self._now())
 
     def _ended(self, slot: Slot, child: Child, code: int, now: float) -> None:
         """A process has ended by itself."""
