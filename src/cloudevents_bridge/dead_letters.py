@@ -29,6 +29,9 @@ STALE_LOOKS = 3
 """Receives in a row that bring nothing new, after which the place counts as read: where a receive takes longer than the
 lease, what is held comes again and again."""
 
+BEYOND = 1000
+"""Letters that are read beyond those wanted, for the copies of theirs that a crash has left."""
+
 
 class DeadLetter(NamedTuple):
     """A delivery given up on.
@@ -170,12 +173,16 @@ class DeadLetters:
         found = [in_hand for listing in self._listings for in_hand in listing.holding(wanted)]
         missing = wanted - {each.letter.id for each in found}
         if missing:
+            beyond = 0
             for in_hand in reader.read():
                 if in_hand.letter.id in missing:
                     found.append(in_hand)
                     missing.discard(in_hand.letter.id)
-                    if not missing:
+                elif not missing:
+                    beyond += 1
+                    if beyond >= BEYOND:
                         break
+            reader.give_back_but(wanted)
         if missing:
             raise NotFoundError(
                 f"{place_name(driver.DeadLetters(self._of))} on {reader.broker} do not have "
@@ -238,6 +245,13 @@ class _Reader:
         if clock.now() >= self._renew_at + self._lease / 2 - margin(self._lease):
             return []
         return [self._held[id][-1] for id in ids if id in self._held]
+
+    def give_back_but(self, ids: Iterable[str]) -> None:
+        """Let others have what is in hand, but for these letters. Nothing is read any more."""
+        kept = {id: self._held[id] for id in ids if id in self._held}
+        others = [in_hand.inbound for id, group in self._held.items() if id not in kept for in_hand in group]
+        self._held = kept
+        self._settle("release", others)
 
     def keep_until(self, time: float, stop: threading.Event) -> None:
         """Wait until then, or until the stop, and keep the leases of what is held."""

@@ -304,7 +304,7 @@ class Worker(Closing):
             if wait is not None and wait <= 0:
                 return self._grace
             try:
-                word = self._words.get(timeout=LISTEN if wait is None else min(wait, LISTEN))
+                word = self._hear(wait)
             except Empty:
                 continue
             if isinstance(word, _Stop):
@@ -350,7 +350,7 @@ class Worker(Closing):
             if left <= 0:
                 break
             try:
-                word = self._words.get(timeout=min(left, LISTEN))
+                word = self._hear(left)
             except Empty:
                 continue
             if isinstance(word, _Stop) and word.grace is not None:
@@ -358,6 +358,12 @@ class Worker(Closing):
             elif isinstance(word, _Ended):
                 self._fail(word.error)
         return min(until, clock.now())
+
+    def _hear(self, wait: float | None) -> _Stop | _Ended | None:
+        """The next word. Raises `Empty` after `wait` seconds, or earlier."""
+        if _in_main_thread():  # Python runs no handler of a signal in a wait that began after it
+            wait = LISTEN if wait is None else min(wait, LISTEN)
+        return self._words.get(timeout=wait)
 
     def _fail(self, error: BaseException) -> None:
         if self._error is None:

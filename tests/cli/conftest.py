@@ -11,7 +11,11 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import CliRunner
 
-from cloudevents_bridge import Broker, connect
+sys.path.append(str(Path(__file__).parent))  # for what the tests of this directory share
+
+from shops import PROGRAM
+
+from cloudevents_bridge import Broker, CloudEvent, connect
 from cloudevents_bridge.cli.app import app
 
 PROJECT = """
@@ -93,3 +97,18 @@ def start() -> Iterator[Process]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def shop(project: Path) -> Path:
+    path = project.parent / "shop.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+@pytest.fixture
+def publish(broker: Broker) -> Callable[..., None]:
+    def one(id: str, data: object = None, type: str = "t") -> None:
+        broker.publish("orders", CloudEvent(type=type, source="/s", id=id, data=data))
+
+    return one

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,34 @@ class TestDeadLetters:
         assert ceb("dl", "replay", "orders/billing", "--reason", "customer", "--to", "orders").code == 0
         assert ceb("dl", "list", "orders/billing", "--json").lines == []
         assert len(ceb("receive", "orders/billing", "--json").lines) == 2
+
+    def test_replay_by_filters_at_a_rate_to_its_own_subscription(self, ceb: Ceb, broker: Broker) -> None:
+        for number in range(6):
+            dead(broker, number, type="com.example.order.paid" if number % 2 else "com.example.order.created")
+        with broker.subscriber("orders", "stock") as other:
+            other.ack_many(other.receive(10))
+        before = {each["id"] for each in ceb("dl", "list", "orders/billing", "--json").lines}
+        paid = ("--type", "com.example.order.paid", "--since", "1h")
+        dry = ceb("dl", "replay", "orders/billing", *paid, "--dry-run")
+        assert dry.out.count("would replay") == 3
+        assert {each["id"] for each in ceb("dl", "list", "orders/billing", "--json").lines} == before
+        assert ceb("dl", "replay", "orders/billing", *paid, "--since", "2999-01-01").out.startswith("replayed 0")
+        began = time.monotonic()
+        assert ceb("dl", "replay", "orders/billing", *paid, "--rate", "10").out == "replayed 3 of orders/billing\n"
+        assert time.monotonic() - began >= 0.2
+        assert {each["id"] for each in ceb("dl", "list", "orders/billing", "--json").lines} < before
+        again = ceb("receive", "orders/billing", "--ack", "--json").lines
+        assert sorted(each["id"] for each in again) == ["1", "3", "5"]
+        assert ceb("receive", "orders/stock", "--wait", "0", "--json").out == ""
+
+    def test_a_letter_that_dies_again_has_the_same_id(self, ceb: Ceb, broker: Broker) -> None:
+        dead(broker, 1)
+        [first] = ceb("dl", "list", "orders/billing", "--json").lines
+        ceb("dl", "replay", "orders/billing", "--all")
+        with broker.subscriber("orders", "billing") as subscriber:
+            subscriber.receive(1, wait=5)[0].dead_letter("still no such customer")
+        [again] = ceb("dl", "list", "orders/billing", "--json").lines
+        assert (again["id"], again["reason"]) == (first["id"], "still no such customer")
 
     def test_purge_asks(self, ceb: Ceb, broker: Broker) -> None:
         dead(broker, 1)

@@ -301,5 +301,6 @@ def test_contract_and_demo_are_found_or_said_to_be_missing(ceb: Ceb, monkeypatch
     result = ceb("contract", "memory://")
     assert result.code == 2
     assert "pip install cloudevents-bridge-contract" in result.err
-    monkeypatch.setattr("cloudevents_bridge.demo.run", lambda workdir, as_json: 7 if workdir is None and as_json else 0)
+    monkeypatch.setattr("cloudevents_bridge.demo.run", lambda *given: 7 if given == (None, True, None) else 0)
     assert ceb("demo", "--json").code == 7
+    assert ceb("demo", "--workdir", "here", "--url", "memory://").code == 2

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection
@@ -14,78 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shops import PATIENCE, PROGRAM, Process, gone, ids, seen, until
 
-from cloudevents_bridge import Broker, CloudEvent
+from cloudevents_bridge import Broker
 
 Ceb = Callable[..., Any]
-Process = Callable[..., "subprocess.Popen[str]"]
-PATIENCE = 30.0
-PROGRAM = """
-import os, time
-import cloudevents_bridge as ceb
-
-router = ceb.Router()
-
-@router.on("t")
-def handle(event):
-    open("seen", "a").write(f"{event.id} {os.getpid()}\\n")
-    if event.data == "fails":
-        raise ValueError("no stock")
-    if event.data == "hangs":
-        time.sleep(60)
-    if event.data == "kills":
-        os._exit(9)
-
-@router.on("bad")
-def refuse(event):
-    raise ceb.Reject("never")
-
-def twice(a: int, b: str): ...
-
-number = 3
-"""
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
-
-
-@pytest.fixture
-def shop(project: Path) -> Path:
-    path = project.parent / "shop.py"
-    path.write_text(PROGRAM)
-    return path
-
-
-@pytest.fixture
-def publish(broker: Broker) -> Callable[..., None]:
-    def one(id: str, data: object = None, type: str = "t") -> None:
-        broker.publish("orders", CloudEvent(type=type, source="/s", id=id, data=data))
-
-    return one
-
-
-def seen() -> list[tuple[str, int]]:
-    path = Path("seen")
-    rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-    return [(id, int(process)) for id, process in rows]
-
-
-def ids() -> list[str]:
-    return [id for id, _ in seen()]
-
-
-def until(true: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def gone(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state == "Z"
 
 
 def test_it_handles_what_is_there_and_says_what_it_did(start: Process, shop: Path, publish: Any) -> None:
@@ -121,7 +55,7 @@ def test_a_failure_is_shown_with_the_programs_own_stack(start: Process, shop: Pa
         ("shop:twice", "cannot handle events: twice asks for the data twice"),
         ("broken:router", "importing broken failed at broken.py:2: ZeroDivisionError"),
         ("typo:router", "importing typo failed at typo.py:1: SyntaxError"),
-        ("needs:router", "importing needs failed: it needs 'not_there', which is not installed"),
+        ("needs:router", "importing needs failed at needs.py:1: it needs 'not_there', which is not installed"),
     ],
 )
 @pytest.mark.parametrize("processes", ["1", "2"])

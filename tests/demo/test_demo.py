@@ -116,6 +116,23 @@ def test_a_consumer_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) -> No
     assert done.stderr == ""
 
 
+def test_a_consumer_that_cannot_go_on_says_why(tmp_path: Path) -> None:
+    with connect(url_of(tmp_path), topics=[ORDERS]) as broker:
+        broker.topology.apply()
+        broker.topology.delete()
+    done = subprocess.run(
+        [sys.executable, "-m", "cloudevents_bridge.demo", "consume", url_of(tmp_path), "analytics"],
+        input="391\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "consume analytics: topic orders does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_process_that_fails_ends_the_demo_with_its_reason(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -282,6 +282,46 @@ def test_copies_are_listed_once_and_go_together(scripted: Scripted, letters: Dea
     assert not scripted.letters()
 
 
+@pytest.mark.parametrize("call", ["replay", "purge"])
+def test_copies_go_together_however_far_apart(scripted: Scripted, letters: DeadLetters, call: str) -> None:
+    dead(scripted, event("1"))
+    [wanted] = [letter.id for letter in letters.find()]
+    for n in (*range(2, 30), 1, 30, 1):
+        dead(scripted, event(str(n)))
+    getattr(letters, call)([wanted])
+    assert wanted not in [letter.id for letter in letters.find()]
+    assert len(scripted.letters()) == 29
+    assert len(scripted.sends) == (call == "replay")
+
+
+def test_they_are_not_looked_for_in_all_of_a_large_place(
+    scripted: Scripted, letters: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudevents_bridge.dead_letters.BEYOND", 20)
+    dead(scripted, event("1"))
+    [wanted] = [letter.id for letter in letters.find()]
+    for n in range(200):
+        dead(scripted, event(f"other {n}"))
+    before = scripted.calls["receive"]
+    letters.purge([wanted])
+    assert scripted.calls["receive"] - before <= 4
+
+
+def test_what_is_not_replayed_is_there_for_others_meanwhile(scripted: Scripted, letters: DeadLetters) -> None:
+    for n in range(25):
+        dead(scripted, event(str(n)))
+    ids = [letter.id for letter in letters.find()]
+    there: list[int] = []
+
+    def on_send(sent: Sent, timeout: float) -> Sequence[Done | Fault]:
+        there.append(len(scripted.letters()))
+        return [Done()]
+
+    scripted.on_send = on_send
+    letters.replay(ids[:3])
+    assert there == [22, 22, 22]
+
+
 def test_a_listing_that_is_left_gives_back_at_once(scripted: Scripted, letters: DeadLetters) -> None:
     for n in range(30):
         dead(scripted, event(str(n)))

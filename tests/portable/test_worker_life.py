@@ -532,6 +532,19 @@ def test_a_signal_that_wakes_nobody_is_heard(tmp_path: Path, kind: str) -> None:
     subprocess.run(command, timeout=20, check=True)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_just_before_it_waits_is_heeded(tmp_path: Path, number: signal.Signals) -> None:
+    """Then it does not end the wait. `interrupt_main` makes it so, every time."""
+    code = textwrap.dedent(PROGRAM).replace(
+        'print("handling", flush=True)', f"import _thread; _thread.interrupt_main({int(number)}); print('handling')"
+    )
+    url = f"sqlite:///{tmp_path}/events.db"
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("{seconds}", "0.5"), url], capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout == "handling\nhandled 1\n", done.stderr
+
+
 def test_the_second_interrupt_is_immediate(tmp_path: Path) -> None:
     process = _program(tmp_path, 60)
     process.send_signal(signal.SIGINT)

@@ -29,6 +29,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         pass
     if code == 130 and any(thread.name == "ceb-show" for thread in threading.enumerate()):
         os._exit(130)  # it hangs in a write that nobody reads, and so would the interpreter's own ending
+    if "cloudevents_bridge.cli.stopper" in sys.modules:
+        from cloudevents_bridge.cli.stopper import begin_to_end
+
+        begin_to_end(code if isinstance(code, int) else int(code is not None))
     sys.exit(code)
 
 

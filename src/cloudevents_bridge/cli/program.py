@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from cloudevents_bridge import Router
 from cloudevents_bridge.config.section import suggest
 
-if TYPE_CHECKING:
-    from cloudevents_bridge import Router
+
+def split_program(name: str) -> tuple[str, str]:
+    """Module and attribute of `MODULE:ROUTER`.
+
+    Raises:
+        click.UsageError: if it is not of that form.
+    """
+    module, _, path = name.partition(":")
+    if module.endswith(".py") or os.sep in module:
+        dotted = module.removesuffix(".py").strip("./").replace(os.sep, ".") or "shop"
+        raise click.UsageError(f"{module!r} is a file: name the module, such as {dotted}:{path or 'router'}")
+    if not all(part.isidentifier() for part in (*module.split("."), *path.split("."))):
+        raise click.UsageError(f"{name!r} names no router: write MODULE:ROUTER, such as shop:router")
+    return module, path
 
 
 def load_program(name: str) -> Router | Callable[..., object]:
@@ -22,20 +37,23 @@ def load_program(name: str) -> Router | Callable[..., object]:
     Raises:
         click.UsageError: if there is none; it says what is wrong and where.
     """
-    module_name, colon, path = name.partition(":")
-    if not (module_name and colon and path):
-        raise click.UsageError(f"{name!r} names no router: write MODULE:ROUTER, such as shop:router")
+    module_name, path = split_program(name)
     here = str(Path.cwd())
-    if here not in sys.path:
+    if sys.path[:1] not in ([here], [""]):
         sys.path.insert(0, here)
     found: Any = _import(module_name)
     for attribute in path.split("."):
         if not hasattr(found, attribute):
-            names = [each for each in vars(found) if not each.startswith("_")] if hasattr(found, "__dict__") else []
+            names = [each for each, value in getattr(found, "__dict__", {}).items() if _may_be_meant(each, value)]
             raise click.UsageError(f"{module_name} has no {path!r}; {suggest(attribute, names)}")
         found = getattr(found, attribute)
-    from cloudevents_bridge import Router
-
+    if isinstance(found, type) and issubclass(found, Router):
+        raise click.UsageError(f"{name} is the class: name a router that was made of it, with Router()")
+    if isinstance(found, Router) and not found._table.routes and found._unmatched == "dead_letter":
+        raise click.UsageError(
+            f"{name} has no handlers, and would dead-letter every event: decorate functions with .on(…), in "
+            f"{module_name} or in a module that it imports"
+        )
     if not isinstance(found, Router) and not callable(found):
         raise click.UsageError(
             f"{name} is of type {type(found).__name__}: it must be a Router, or a function of an event"
@@ -47,15 +65,19 @@ def load_program(name: str) -> Router | Callable[..., object]:
 def _import(name: str) -> Any:
     try:
         return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{name}.".startswith(f"{missing}."):
             raise click.UsageError(
-                f"there is no module {error.name!r}, neither in {Path.cwd()} nor installed: go to the directory that "
+                f"there is no module {missing!r}, neither in {Path.cwd()} nor installed: go to the directory that "
                 "holds it, or install it here"
             ) from error
-        raise click.UsageError(f"importing {name} failed: it needs {error.name!r}, which is not installed") from error
-    except Exception as error:
-        raise click.UsageError(f"importing {name} failed{_where(error)}: {type(error).__name__}: {error}") from error
+        what = f"it needs {missing!r}, which is not installed" if missing else f"{type(error).__name__}: {error}"
+        raise click.UsageError(f"importing {name} failed{_where(error)}: {what}") from error
+
+
+def _may_be_meant(name: str, value: object) -> bool:
+    return not name.startswith("_") and (isinstance(value, Router) or inspect.isroutine(value))
 
 
 def _where(error: BaseException) -> str:

@@ -7,7 +7,9 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -70,12 +72,24 @@ class Shell:
         if self.profile is not None and self.url is not None:
             raise click.UsageError("--profile and --url each name a broker: give one of them")
 
-    def start_logging(self, *, traces: bool = False) -> None:
-        """Let the library's log reach stderr: warnings, or what -v and -q say; `traces`: with stack traces."""
+    def options(self) -> list[str]:
+        """The global options as words of a command line."""
+        named = {"--profile": self.profile, "--url": self.url, "--config": self.config}
+        words = [f"{name}={value}" for name, value in named.items() if value is not None]
+        flags = {"--json": self.as_json, "--debug": self.debug, "--quiet": self.quiet}
+        return words + [name for name, given in flags.items() if given] + ["--verbose"] * self.verbose
+
+    def start_logging(self, *, running: bool = False, process: int = 0) -> None:
+        """Let the library's log reach stderr: warnings, or what -v and -q say.
+
+        Args:
+            running: the command goes on for long: with the time, and the stack traces of handlers.
+            process: which of several processes this is.
+        """
         log = logging.getLogger("cloudevents_bridge")
         for handler in [each for each in log.handlers if isinstance(each, _ToStderr)]:
             log.removeHandler(handler)
-        log.addHandler(_ToStderr(traces=traces or self.debug))
+        log.addHandler(_ToStderr(running, process, traces=running or self.debug))
         if self.debug or self.verbose > 1:
             log.setLevel(logging.DEBUG)
         else:
@@ -141,14 +155,19 @@ def _rich_table(headers: Sequence[str], cells: list[list[str]]) -> None:
 
 
 class _ToStderr(logging.Handler):
-    def __init__(self, *, traces: bool) -> None:
+    def __init__(self, running: bool, process: int, *, traces: bool) -> None:
         super().__init__()
+        self._running = running
+        self._process = f"process {process}: " if process else ""
         self._traces = traces
 
     def emit(self, record: logging.LogRecord) -> None:
         message, *more = record.getMessage().splitlines() or [""]
         if self._traces and record.exc_info and record.exc_info[1] is not None:
             more += "".join(traceback.format_exception(*record.exc_info)).splitlines()
-        complain(f"{record.levelname.lower()}: {message}", fg="yellow" if record.levelno >= 30 else None)
-        for line in more:
-            click.echo(f"    {visible(line)}", err=True)
+        when = f"{datetime.fromtimestamp(record.created).astimezone():%Y-%m-%d %H:%M:%S} " if self._running else ""
+        lines = [f"{when}{record.levelname.lower()}: {self._process}{one_line(message)}"]
+        lines += [f"    {visible(line)}" for line in more]
+        with suppress(OSError):  # where nobody reads it: whoever logs must not fail for that
+            # in one piece, since other processes may write too
+            click.secho("\n".join(lines), err=True, fg="yellow" if record.levelno >= 30 else None)

@@ -1,278 +1,269 @@
-"""Several processes of `ceb run`: started, started again when they die, told to stop, and counted together."""
+"""Several processes that do the same: started, started again when they die, and stopped together."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import selectors
 import signal
-import time
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from pathlib import Path
-from threading import Event, Thread
-from typing import TYPE_CHECKING
+from math import inf
+from types import FrameType
+from typing import Any, NamedTuple, Self
 
-from cloudevents_bridge.cli.failures import DENIED, INTERRUPTED, NOT_FOUND, USAGE, report
-from cloudevents_bridge.cli.health import Health
-from cloudevents_bridge.cli.running import Job, stopping, summarize
+from cloudevents_bridge import clock
+from cloudevents_bridge.cli.children import Child
+from cloudevents_bridge.cli.failures import INTERRUPTED
+from cloudevents_bridge.cli.health import Condition
+from cloudevents_bridge.cli.link import NOTHING, NOW, STOP
+from cloudevents_bridge.delivery import log
 from cloudevents_bridge.types import Stats
 
-if TYPE_CHECKING:
-    from cloudevents_bridge import Worker
-
-LOOK = 0.2
-"""Seconds between two looks at the processes and at the files."""
-TELL = 0.5
-"""Seconds between two reports of a process."""
-LAST_WORDS = 3.0
-"""Seconds that a process has to end in after its grace, before it is killed."""
-SOON_DEAD, LONGEST_PAUSE = 10.0, 30.0
-"""A process that lives for less is started again later each time, at most so many seconds."""
-HOPELESS = (USAGE, NOT_FOUND, DENIED)
-NOTHING = Stats(0, 0, 0, 0, 0, connected=False, last_event=None)
-SKIPPED = {"__pycache__", "node_modules", "site-packages"}
+PATIENCE = 5.0
+"""Seconds after the grace in which a process that was told to stop has to end."""
+AT_ONCE = 2.0
+"""The same, when there is no grace."""
+INITIAL, MAXIMUM = 0.5, 30.0
+"""Seconds until a process that died is started again: at first, and at most. They double with each death."""
+STEADY = 60.0
+"""Seconds after which a process that dies counts as dying for the first time."""
+SILENT = 15.0
+"""Seconds without a report, after which a process counts as dead although it runs."""
 
 
-@dataclass
-class Child:
-    """One place among the processes.
+class Verdict(NamedTuple):
+    """How it ended: the exit code, the error if there is one, and what all processes did."""
 
-    Attributes:
-        now: what its process said last.
-        before: what the processes before it did.
-        due: when it is to be started.
-        deaths: how often in a row it lived for a moment only.
-        over: it ended as it should, or waits for a change of the program.
-    """
+    code: int
+    error: str
+    stats: Stats
 
-    number: int
-    process: BaseProcess | None = None
-    pipe: Connection | None = None
-    now: Stats = NOTHING
-    before: Stats = NOTHING
-    started: float = 0.0
-    due: float = 0.0
-    deaths: int = 0
-    over: bool = False
-    told: float | None = field(default=None)  # the grace it was told to stop within
+
+class Slot:
+    """The place of one process, and what is known of those that had it before."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.child: Child | None = None
+        self.start_at = 0.0
+        self.deaths = 0
+        self.past: list[Stats] = []
+        self.done = False
 
 
 class Supervisor:
-    """Runs a job in several processes.
+    """Keeps processes running until they are done or it is stopped, by SIGTERM, SIGHUP or SIGINT.
+
+    A process that dies is started again, after a while that grows. One that cannot go on says so, and ends all.
 
     Args:
-        reload: start them anew when a .py file under the working directory changes.
+        start: starts a process, given its number.
+        processes: how many.
+        grace: seconds that handlers have to end.
+        now: the clock.
     """
 
-    def __init__(self, job: Job, processes: int, *, reload: bool) -> None:
-        self._job = job
-        self._shell = job.shell
-        self._reload = reload
-        self._spawn = multiprocessing.get_context("spawn")  # a fork would take the connection along
-        self._children = [Child(number + 1) for number in range(processes)]
-        self._grace: float | None = None
-        self._deadline = float("inf")
-        self._code = 0
+    def __init__(
+        self, start: Callable[[int], Child], processes: int, grace: float, *, now: Callable[[], float] = clock.now
+    ) -> None:
+        self._start = start
+        self._grace = grace
+        self._now = now
+        self._slots = [Slot(0 if processes == 1 else number) for number in range(1, processes + 1)]
+        self._signals = Signals()
+        self._code, self._error = 0, ""
+        self._deadline = inf
+        self._hurried = False
 
-    def run(self, health: tuple[str, int] | None) -> int:
-        """Until all have ended. Returns the exit code."""
-        if not self._reload:
-            with self._shell.connect() as broker:
-                self._job.worker(broker)  # what is wrong with the program is said once
-        server = None if health is None else Health(health, lambda: self.stats)
-        try:
-            self._shell.note(f"running {self._job.program} in {len(self._children)} processes; Ctrl-C stops them")
-            with stopping(self._stop) as interrupted:
-                self._supervise()
-        finally:
-            for child in self._children:
-                self._kill(child)
-            if server is not None:
-                server.close()
-        summarize(self._shell, self.stats)
-        return INTERRUPTED if interrupted() else self._code
+    def run(self) -> Verdict:
+        """Run the processes until all have ended; none is left, however this ends."""
+        with self._signals:
+            try:
+                while self._turn():
+                    pass
+            finally:
+                for slot in self._slots:
+                    if slot.child is not None:
+                        slot.child.close()
+        code = self._code or (INTERRUPTED if self._signals.interrupts else 0)
+        return Verdict(code, self._error, self._stats())
+
+    def condition(self) -> Condition:
+        """How the processes are. Any thread may ask."""
+        now = self._now()
+        slots = [slot for slot in self._slots if not slot.done]
+        children = [child for slot in slots if (child := slot.child) is not None]
+        stats = self._stats()
+        return Condition(
+            live=stats.stalled == 0 and all(now - (child.heard or child.started) < SILENT for child in children),
+            ready=stats.connected and not self._stopping,
+            stats=stats,
+        )
+
+    # -- one turn after the other
+
+    def _turn(self) -> bool:
+        """Do what is due, and wait for the next thing. Returns whether there is more to do."""
+        now = self._now()
+        if self._signals.asked and not self._stopping:
+            self._stop(now)
+        if self._signals.interrupts > 1 and not self._hurried:
+            self._hurried = True
+            self._tell(NOW)
+            self._deadline = min(self._deadline, now + AT_ONCE)
+        for slot in self._slots:
+            if slot.child is None and not slot.done and slot.start_at <= now and not self._stopping:
+                self._begin(slot, now)
+        self._kill_stragglers(now)
+        self._signals.wait([slot.child for slot in self._slots if slot.child is not None], self._due() - self._now())
+        for slot in self._slots:
+            if slot.child is not None:
+                slot.child.listen()
+                code = slot.child.ended()
+                if code is not None:
+                    self._reap(slot, slot.child, code)
+        return any(slot.child is not None or not (slot.done or self._stopping) for slot in self._slots)
 
     @property
-    def stats(self) -> Stats:
-        """What all of them did so far, and do now."""
-        now = [child.now for child in self._children]
-        counts = [*now, *(child.before for child in self._children)]
-        seen = [each.last_event for each in counts if each.last_event is not None]
-        return Stats(
-            sum(each.handled for each in counts),
-            sum(each.failed for each in counts),
-            sum(each.dead_lettered for each in counts),
-            sum(each.in_flight for each in now),
-            sum(each.stalled for each in now),
-            connected=all(each.connected for each in now),
-            last_event=max(seen, default=None),
-        )
+    def _stopping(self) -> bool:
+        return self._deadline < inf
 
-    def _stop(self, grace: float | None = None) -> None:
-        """From a signal's handler: the loop does it."""
-        self._grace = self._job.grace if grace is None else grace
+    def _due(self) -> float:
+        """When there is something to do, at the latest."""
+        starts = [slot.start_at for slot in self._slots if slot.child is None and not slot.done]
+        return min([self._deadline, *([] if self._stopping else starts)])
 
-    def _supervise(self) -> None:
-        files = dict(_files()) if self._reload else {}
-        while True:
-            for child in self._children:
-                self._look_at(child)
-            if self._grace is not None:
-                self._tell_to_stop(self._grace)
-            if self._all_over():
-                return
-            if self._reload and self._grace is None and (changed := dict(_files())) != files:
-                names = sorted({path.name for path, _ in set(changed.items()) ^ set(files.items())})
-                files = changed
-                self._shell.note(f"{', '.join(names[:3])} changed: starting anew")
-                self._start_anew()
-            time.sleep(LOOK)
+    def _begin(self, slot: Slot, now: float) -> None:
+        try:
+            slot.child = self._start(slot.number)
+        except OSError as error:
+            self._again(slot, now, f"{_name(slot)} cannot be started: {error}")
 
-    def _all_over(self) -> bool:
-        if any(child.process is not None for child in self._children):
-            return False
-        return self._grace is not None or (not self._reload and all(child.over for child in self._children))
+    def _stop(self, now: float) -> None:
+        self._deadline = now + self._grace + PATIENCE
+        self._tell(STOP)
 
-    def _look_at(self, child: Child) -> None:
-        """Start it, hear it, or bury it."""
-        if child.process is None:
-            if not child.over and self._grace is None and time.monotonic() >= child.due:
-                self._start(child)
+    def _tell(self, word: bytes) -> None:
+        for slot in self._slots:
+            if slot.child is not None:
+                slot.child.tell(word)
+
+    def _kill_stragglers(self, now: float) -> None:
+        if now < self._deadline:
             return
-        alive = child.process.is_alive()  # asked first: what it said last is heard all the same
-        self._hear(child)
-        if not alive:
-            self._ended(child, child.process.exitcode)
+        self._deadline = now + AT_ONCE
+        for slot in self._slots:
+            if slot.child is not None:
+                log.warning("%s does not end: it is killed", _name(slot))
+                slot.child.kill()
 
-    def _start(self, child: Child) -> None:
-        ours, theirs = self._spawn.Pipe()
-        child.process = self._spawn.Process(
-            target=_work, args=(self._job, theirs), name=f"ceb-run-{child.number}", daemon=True
-        )
-        child.pipe, child.started, child.told = ours, time.monotonic(), None
-        child.process.start()
-        theirs.close()
+    def _reap(self, slot: Slot, child: Child, code: int) -> None:
+        child.close()
+        slot.child = None
+        slot.past = [total([*slot.past, child.stats._replace(in_flight=0, stalled=0, connected=False)])]
+        if not (self._stopping or self._signals.asked):
+            self._ended(slot, child, code, self._now())
 
-    def _hear(self, child: Child) -> None:
-        assert child.pipe is not None
-        with suppress(EOFError, OSError):
-            while child.pipe.poll():
-                child.now = child.pipe.recv()
-
-    def _ended(self, child: Child, code: int | None) -> None:
-        assert child.pipe is not None
-        child.pipe.close()
-        child.before = _added(child.before, child.now)
-        child.process, child.pipe, child.now = None, None, NOTHING
-        if child.told is not None:
-            return
-        if code == 0 and self._job.until_idle is not None:
-            child.over = True
-        elif code in HOPELESS:
-            child.over = True
-            if not self._reload:
-                self._code = code or 0
-                self._stop()
-            else:
-                self._shell.note("waiting for a change")
+    def _ended(self, slot: Slot, child: Child, code: int, now: float) -> None:
+        """A process has ended by itself."""
+        farewell = child.farewell
+        if farewell is not None and farewell.why == "idle":
+            slot.done = True
+        elif farewell is not None and farewell.why == "failed":
+            self._code, self._error = farewell.code, farewell.error
+            self._stop(now)
         else:
-            quick = time.monotonic() - child.started < SOON_DEAD
-            child.deaths = child.deaths + 1 if quick else 0
-            pause = min(0.25 * 2**child.deaths, LONGEST_PAUSE) if child.deaths else 0.0
-            child.due = time.monotonic() + pause
-            how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-            self._shell.note(f"process {child.number} {how}: it is started again in {pause:g} s", fg="yellow")
+            if now - child.started >= STEADY:
+                slot.deaths = 0
+            self._again(slot, now, f"{_name(slot)} {how(code)}")
 
-    def _tell_to_stop(self, grace: float) -> None:
-        for child in self._children:
-            if child.pipe is not None and (child.told is None or grace < child.told):
-                self._deadline = min(self._deadline, time.monotonic() + grace + LAST_WORDS)
-                child.told = grace
-                with suppress(OSError):  # it is ending already
-                    child.pipe.send(grace)
-        if time.monotonic() >= self._deadline:
-            for child in self._children:
-                self._kill(child)
+    def _again(self, slot: Slot, now: float, what: str) -> None:
+        delay = min(INITIAL * 2.0 ** min(slot.deaths, 10), MAXIMUM)
+        slot.deaths += 1
+        slot.start_at = now + delay
+        log.warning("%s: it is started again in %g s", what, delay)
 
-    def _start_anew(self) -> None:
-        """Have each end, within the grace, and be started again with what the files say now."""
-        deadline = time.monotonic() + self._job.grace + LAST_WORDS
-        for child in self._children:
-            if child.pipe is not None:
-                child.told = self._job.grace
-                with suppress(OSError):
-                    child.pipe.send(child.told)
-        for child in self._children:
-            while child.process is not None and child.process.is_alive() and time.monotonic() < deadline:
-                child.process.join(LOOK)
-                if self._grace is not None:
-                    return
-            self._kill(child)
-            if child.process is not None:
-                self._hear(child)
-                self._ended(child, child.process.exitcode)
-            child.over, child.due, child.deaths = False, 0.0, 0
-
-    def _kill(self, child: Child) -> None:
-        if child.process is not None and child.process.is_alive():
-            child.process.kill()
-            child.process.join()
+    def _stats(self) -> Stats:
+        slots = list(self._slots)
+        past = total(each for slot in slots for each in slot.past)
+        now = [NOTHING if (child := slot.child) is None else child.stats for slot in slots if not slot.done]
+        return total([past, *now])._replace(connected=bool(now) and all(each.connected for each in now))
 
 
-def _work(job: Job, pipe: Connection) -> None:
-    """One process. It ends when it is told to, and when nobody is there any more to tell it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the supervisor says what to do
-    shell = job.shell
-    shell.start_logging(traces=True)
-    try:
-        with shell.connect() as broker:
-            worker = job.worker(broker)
-            signal.signal(signal.SIGTERM, lambda *_: worker.stop())
-            over = Event()
-            talking = Thread(target=_talk, args=(pipe, worker, over), name="ceb-talk", daemon=True)
-            talking.start()
-            try:
-                worker.run(until_idle=job.until_idle, signals=False)
-            finally:
-                over.set()
-                talking.join()
-    except Exception as error:  # noqa: BLE001 - said as the command itself says it
-        os._exit(report(error, debug=shell.debug))
+class Signals:
+    """SIGTERM, SIGHUP and SIGINT ask to stop; waiting ends when one comes, or a process has ended.
+
+    Attributes:
+        asked: whether one came.
+        interrupts: how often SIGINT did.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.interrupts = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._woken, waking = socket.socketpair()
+        self._waking = waking
+        for each in (self._woken, waking):
+            each.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
+        self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)  # so that it wakes us
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.default_int_handler:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            over = number == signal.SIGINT and self.interrupts  # there is nothing to be interrupted any more
+            signal.signal(number, signal.SIG_IGN if over else handler)
+        signal.set_wakeup_fd(self._wakeup)
+        self._woken.close()
+        self._waking.close()
+
+    def wait(self, children: Iterable[Child], seconds: float) -> None:
+        """Until a signal comes, a child reports or ends, or the time is over."""
+        with selectors.PollSelector() as selector:
+            selector.register(self._woken, selectors.EVENT_READ)
+            for child in children:
+                if child.open:
+                    selector.register(child, selectors.EVENT_READ)
+            selector.select(None if seconds == inf else max(seconds, 0.0))
+        with suppress(BlockingIOError):
+            while self._woken.recv(4096):
+                pass
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        self.asked = True
+        self.interrupts += number == signal.SIGINT
 
 
-def _talk(pipe: Connection, worker: Worker, over: Event) -> None:
-    """Tell the supervisor what was done, and hear when to stop."""
-    try:
-        while not over.is_set():
-            pipe.send(worker.stats)
-            if pipe.poll(TELL):
-                worker.stop(grace=pipe.recv())
-        pipe.send(worker.stats)
-    except (EOFError, OSError):
-        worker.stop()
-
-
-def _added(one: Stats, other: Stats) -> Stats:
-    seen = [each for each in (one.last_event, other.last_event) if each is not None]
-    return NOTHING._replace(
-        handled=one.handled + other.handled,
-        failed=one.failed + other.failed,
-        dead_lettered=one.dead_lettered + other.dead_lettered,
+def total(each: Iterable[Stats]) -> Stats:
+    """What several did together."""
+    every = list(each)
+    seen = [stats.last_event for stats in every if stats.last_event is not None]
+    return Stats(
+        sum(stats.handled for stats in every),
+        sum(stats.failed for stats in every),
+        sum(stats.dead_lettered for stats in every),
+        sum(stats.in_flight for stats in every),
+        sum(stats.stalled for stats in every),
+        connected=bool(every) and all(stats.connected for stats in every),
         last_event=max(seen, default=None),
     )
 
 
-def _files() -> Iterator[tuple[Path, int]]:
-    """The .py files under the working directory, with when they were changed."""
-    for folder, below, names in os.walk(Path.cwd()):
-        below[:] = [each for each in below if not each.startswith(".") and each not in SKIPPED]
-        for name in names:
-            if name.endswith(".py"):
-                path = Path(folder, name)
-                try:
-                    yield path, path.stat().st_mtime_ns
-                except OSError:
-                    continue
+def how(code: int) -> str:
+    """How a process ended, of its exit code as `subprocess` says it."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _name(slot: Slot) -> str:
+    return f"process {slot.number}" if slot.number else "the process"

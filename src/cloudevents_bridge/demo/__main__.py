@@ -6,18 +6,19 @@ it has seen them all, or when stdin ends: then nobody waits for it any more.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
 from cloudevents_bridge import BridgeError
-from cloudevents_bridge.demo.orders import Order, read_orders
+from cloudevents_bridge.demo.orders import read_orders
 from cloudevents_bridge.demo.report import Consumed, Published
-from cloudevents_bridge.demo.shop import HANDLERS, ORDERS, PaymentError, open_broker, publish
+from cloudevents_bridge.demo.shop import ORDERS, PROGRAMS, open_broker, publish
 
 
 def run_publisher(url: str, file: Path) -> Published:
@@ -27,58 +28,26 @@ def run_publisher(url: str, file: Path) -> Published:
     return Published(accepted, refused)
 
 
-class Outstanding:
-    """Which orders are settled for good, and whether any is left. `ended` is called once, from either thread."""
-
-    def __init__(self, ended: Callable[[], None]) -> None:
-        self._lock = threading.Lock()
-        self._settled: set[str] = set()
-        self._expected: int | None = None
-        self._ended = ended
-
-    def listen(self, told: IO[str]) -> None:
-        line = told.readline()
-        with self._lock:
-            self._expected = int(line) if line else 0
-        self._check()
-
-    def settle(self, order: str) -> None:
-        with self._lock:
-            self._settled.add(order)
-        self._check()
-
-    def _check(self) -> None:
-        with self._lock:
-            over = self._expected is not None and len(self._settled) >= self._expected
-        if over:
-            self._ended()
-
-
 def run_consumer(url: str, name: str, told: IO[str]) -> Consumed:
     """Consume the orders of one subscription until all are settled."""
-    subscription = next(each for each in ORDERS.subscriptions if each.name == name)
-    handler = HANDLERS[name]()
-    consumed: set[str] = set()
-    failed = 0
-    with open_broker(url) as broker, broker.subscriber(ORDERS.name, name) as subscriber:
-        outstanding = Outstanding(subscriber.close)
-        threading.Thread(target=outstanding.listen, args=[told], daemon=True).start()
-        for delivery in subscriber:
-            try:
-                with delivery as event:
-                    handler(event.data_as(Order), delivery.attempt)
-            except PaymentError:  # given back, or a dead letter now: the library has settled it
-                failed += 1
-                if delivery.attempt < subscription.max_attempts:
-                    continue
-            else:
-                consumed.add(delivery.event.id)
-            outstanding.settle(delivery.event.id)
-    return Consumed(len(consumed), failed, handler.done())
+    program = PROGRAMS[name]()
+    with open_broker(url) as broker:
+        worker = broker.worker().add(ORDERS.name, name, program.router)
+
+        def stop_in_the_end() -> None:
+            expected = int(told.readline() or 0)
+            while worker.stats.handled + worker.stats.dead_lettered < expected:
+                time.sleep(0.02)
+            worker.stop()
+
+        threading.Thread(target=stop_in_the_end, daemon=True).start()
+        stats = worker.run()
+    return Consumed(stats.handled, stats.failed, program.done())
 
 
 def main(role: str, url: str, what: str) -> int:
     """Play one role and say what was counted."""
+    logging.getLogger("cloudevents_bridge").setLevel(logging.ERROR)  # handlers fail on purpose here: no news
     try:
         counted = run_publisher(url, Path(what)) if role == "publish" else run_consumer(url, what, sys.stdin)
     except (BridgeError, OSError) as error:

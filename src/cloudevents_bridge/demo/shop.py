@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Protocol
 from zlib import crc32
 
-from cloudevents_bridge import Broker, CloudEvent, RetryPolicy, Subscription, Topic, connect
+from cloudevents_bridge import Broker, CloudEvent, Delivery, RetryPolicy, Router, Subscription, Topic, connect
 from cloudevents_bridge.demo.orders import Order, Refused
 
+CREATED = "com.example.order.created"
 SOON = RetryPolicy(initial=0.2, maximum=1.0)
 
 ORDERS = Topic(
@@ -43,7 +44,7 @@ def publish(broker: Broker, orders: Iterable[Order | Refused]) -> tuple[int, lis
                 refused.append(order)
                 continue
             yield CloudEvent(
-                type="com.example.order.created",
+                type=CREATED,
                 source="/shop",
                 id=order.id,
                 time=order.placed,
@@ -59,10 +60,10 @@ class PaymentError(Exception):
     """The payment provider did not take the payment."""
 
 
-class Handler(Protocol):
-    """What a subscription does with an order. An exception gives the order back, to be tried again later."""
+class Program(Protocol):
+    """What consumes one subscription. A handler that raises gives the order back, to be tried again later."""
 
-    def __call__(self, order: Order, attempt: int) -> None: ...
+    router: Router
 
     def done(self) -> str:
         """What it has done so far, in a few words."""
@@ -73,8 +74,10 @@ class Inventory:
 
     def __init__(self) -> None:
         self.taken: Counter[str] = Counter()
+        self.router = Router()
+        self.router.on(CREATED)(self.take)
 
-    def __call__(self, order: Order, attempt: int) -> None:
+    def take(self, order: Order) -> None:
         for item in order.items:
             self.taken[item.sku] += item.quantity
 
@@ -87,12 +90,14 @@ class Payment:
 
     def __init__(self) -> None:
         self.charged: dict[str, Decimal] = {}
+        self.router = Router()
+        self.router.on(CREATED)(self.charge)
 
-    def __call__(self, order: Order, attempt: int) -> None:
+    def charge(self, order: Order, delivery: Delivery) -> None:
         if order.payment.token == "tok_0000000000":  # noqa: S105  - this is the poison order
             raise PaymentError(f"{order.id}: the provider does not know {order.payment.method} {order.payment.token}")
-        if attempt <= _bad_days(order.id):
-            raise PaymentError(f"{order.id}: the provider did not answer (attempt {attempt})")
+        if delivery.attempt <= _bad_days(order.id):
+            raise PaymentError(f"{order.id}: the provider did not answer (attempt {delivery.attempt})")
         self.charged[order.currency] = self.charged.get(order.currency, Decimal()) + order.total
 
     def done(self) -> str:
@@ -110,8 +115,10 @@ class Notification:
 
     def __init__(self) -> None:
         self.written: Counter[str] = Counter()
+        self.router = Router()
+        self.router.on(CREATED)(self.write)
 
-    def __call__(self, order: Order, attempt: int) -> None:
+    def write(self, order: Order) -> None:
         self.written[order.customer.email] += 1
 
     def done(self) -> str:
@@ -123,8 +130,10 @@ class Analytics:
 
     def __init__(self) -> None:
         self.countries: Counter[str] = Counter()
+        self.router = Router()
+        self.router.on(CREATED)(self.count)
 
-    def __call__(self, order: Order, attempt: int) -> None:
+    def count(self, order: Order) -> None:
         self.countries[order.ship_to.country] += 1
 
     def done(self) -> str:
@@ -132,9 +141,14 @@ class Analytics:
         return f"{len(self.countries)} countries, most orders to {top} ({orders})"
 
 
-HANDLERS: dict[str, type[Handler]] = {
+PROGRAMS: dict[str, type[Program]] = {
     "inventory": Inventory,
     "payment": Payment,
     "notification": Notification,
     "analytics": Analytics,
 }
+
+
+def by_hand(order: Order) -> None:
+    """For `ceb run`: what is done about a payment that no attempt can help."""
+    print(f"{order.id}: {order.customer.name} is asked to pay {order.currency} {order.total} by bank transfer")

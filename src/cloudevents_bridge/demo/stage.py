@@ -19,7 +19,7 @@ import msgspec
 from cloudevents_bridge import Broker
 from cloudevents_bridge.demo.orders import FILE
 from cloudevents_bridge.demo.report import Consumed, Feed, Published, Summary, show, to_json
-from cloudevents_bridge.demo.shop import ORDERS, open_broker
+from cloudevents_bridge.demo.shop import ORDERS, by_hand, open_broker
 from cloudevents_bridge.errors import ErrorCode, make_error
 
 PATIENCE = 120.0
@@ -159,7 +159,7 @@ def _next(url: str) -> list[str]:
     return [
         f"{ceb} dead-letters list orders/payment",
         f"{ceb} dead-letters replay orders/payment --all",
-        f"{ceb} receive orders/payment --wait 1",
+        f"{ceb} run {by_hand.__module__}:{by_hand.__name__} orders/payment --until-idle 1",
     ]
 
 
