@@ -20,6 +20,7 @@ from cloudevents_bridge.faults import place_name
 from cloudevents_bridge.inlet import Inlet, Poison
 from cloudevents_bridge.outcomes import Outcomes, ends_program, name
 from cloudevents_bridge.runs import Caller, Run
+from cloudevents_bridge.settling import handle_size
 
 SETTLERS = 4
 """Settle requests of one subscription under way at once, at most, and no more than its receives."""
@@ -190,7 +191,8 @@ class Consumer:
 
     def hold(self, delivery: Delivery, delay: float) -> bool:
         """A handler gives its delivery back: where it is to be held, that is done when the handler returns."""
-        if delivery._inbound.key is None and not self._inlet.deferred and delay <= self._inlet.traits.nack_delay:
+        natively = delivery._inbound.key is None and delay <= self._inlet.traits.nack_delay
+        if natively and not self._inlet.deferred and not delivery._postponed:
             return False
         delivery._again = delay
         return True
@@ -455,6 +457,7 @@ class Consumer:
             key=inbound.key,
             stream=inbound.stream,
             size=len(inbound.body),
+            handle_size=handle_size(inbound),
             # A run that fails this often is dead-lettered, so this one did not live to say that it failed.
             suspect=delivery.attempt > inlet.declared.max_attempts and not inlet.of_dead_letters,
         )

@@ -90,7 +90,10 @@ class Delivery:
         native: the SDK's own object.
     """
 
-    __slots__ = ("__weakref__", "_again", "_ends", "_inbound", "_inlet", "_lease", "_word", "attempt", "event")
+    __slots__ = (
+        *("__weakref__", "_again", "_ends", "_inbound", "_inlet", "_lease", "_postponed", "_unrun", "_word"),
+        *("attempt", "event"),
+    )
 
     def __init__(self, inlet: Inlet, inbound: Inbound, event: CloudEvent, received: float) -> None:
         self.event = event
@@ -101,6 +104,8 @@ class Delivery:
         self._ends = received + inbound.lease
         self._word: Word | None = None
         self._again: float | None = None  # seconds until the worker runs it again, when it was given back by hand
+        self._postponed = False  # it was given back by `Postponed`
+        self._unrun = 0  # how often it was postponed before, and held here
 
     @property
     def topic(self) -> str:
@@ -211,6 +216,7 @@ class Delivery:
         if self._word is None:
             self._inlet.check()
         verdict = self._judge(delay, error)
+        self._postponed = isinstance(error, Postponed)
         if verdict.verb == "dead":
             self._bury(verdict.reason, error)
         elif self._claim("given back"):
@@ -237,7 +243,8 @@ class Delivery:
     def _renewed(self) -> Delivery:
         """The same, for one more run here: the broker has not delivered it again."""
         again = Delivery(self._inlet, self._inbound, self.event, 0.0)
-        again.attempt, again._lease, again._ends = self.attempt + 1, self._lease, self._ends
+        again.attempt, again._lease, again._ends = self.attempt + (not self._postponed), self._lease, self._ends
+        again._unrun = self._unrun + self._postponed
         return again
 
     def _bury(self, reason: str, error: BaseException | None) -> None:

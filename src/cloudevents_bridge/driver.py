@@ -174,6 +174,7 @@ class ReceiveTraits(Struct, frozen=True):
 
     Attributes:
         batch_count, settle_count: messages in one receive and one settle, at most.
+        settle_bytes: sum of the handles' lengths in one settle, at most; 0: no limit.
         receives: receives that may block at once; with sessions: keys in hand.
         wait: shortest and longest native wait; the shell makes the rest.
         stop_within: a blocked receive returns this soon after `stop()`.
@@ -199,6 +200,7 @@ class ReceiveTraits(Struct, frozen=True):
     free_release: bool
     dead: bool
     key_batches: bool = False
+    settle_bytes: int = 0
 
 
 class PublisherDriver(Protocol):

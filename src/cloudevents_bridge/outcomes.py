@@ -51,7 +51,7 @@ class Outcomes:
                 log.warning("the lease of %s ended while its handler ran: it is delivered again", name(delivery))
             inbox.done(entry, "ack", now)
         elif delivery._again is not None:
-            self.failed += 1
+            self.failed += not delivery._postponed
             self._retry(entry, delivery._again, now)
         elif delivery._word is not None:
             self._count(delivery._word)
@@ -61,7 +61,8 @@ class Outcomes:
             delivery._word = "acked"
             inbox.done(entry, "ack", now)
         else:
-            self.failed += not isinstance(error, Postponed)
+            delivery._postponed = isinstance(error, Postponed)
+            self.failed += not delivery._postponed
             self._fail(entry, error, now)
 
     def _fail(self, entry: Entry, error: BaseException, now: float) -> None:
@@ -75,7 +76,7 @@ class Outcomes:
             self._bury(entry, reason, None, error, now)
             return
         verdict = delivery._judge(error.delay if isinstance(error, Retry) else None, error)
-        uncounted = verdict.verb == "dead" or isinstance(error, Postponed)
+        uncounted = verdict.verb == "dead" or delivery._postponed
         if self._inbox.stopping and uncounted:  # which never dead-letters
             self._release(entry, now)
             _say(delivery, error, "it is given back")
@@ -88,7 +89,7 @@ class Outcomes:
     def _retry(self, entry: Entry, delay: float, now: float) -> None:
         delivery: Delivery = entry.delivery
         delivery._word = "given back"
-        self._inbox.retry(entry, delay, now)
+        self._inbox.retry(entry, delay, now, unrun=delivery._postponed)
         if entry.state == "held":
             entry.delivery = self._inlet.renew(delivery)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from msgspec.structs import replace
 
 from cloudevents_bridge import clock
-from cloudevents_bridge.driver import Done, Fault, Inbound, SubscriberDriver, Verb
+from cloudevents_bridge.driver import Done, Fault, Inbound, ReceiveTraits, SubscriberDriver, Verb
 from cloudevents_bridge.errors import BridgeError, ErrorCode
 from cloudevents_bridge.faults import fault_of, to_error
 from cloudevents_bridge.session import Session
@@ -32,13 +32,11 @@ def settle(
     """
     outcomes: dict[int, Done | Fault] = {}
     todo: Sequence[int] = range(len(messages))
-    most = driver.traits.settle_count
 
     def attempt(left: float) -> None:
         nonlocal todo
         again: list[int] = []
-        for start in range(0, len(todo), most):
-            chunk = todo[start : start + most]
+        for chunk in _cut(todo, messages, driver.traits):
             results = _send(session, driver, verb, [messages[place] for place in chunk], seconds, reason, left)
             for place, said in zip(chunk, results, strict=True):
                 if isinstance(said, Fault):
@@ -59,6 +57,26 @@ def settle(
         limit = config.timeout if timeout is None else timeout
         config.backoff.call(attempt, timeout=limit, clock=clock.now, sleep=time.sleep)
     return [outcomes[place] for place in range(len(messages))]
+
+
+def handle_size(message: Inbound) -> int:
+    """Bytes of what names it in a settle; 0 where that is an object of the driver's."""
+    return len(message.handle) if isinstance(message.handle, (str, bytes)) else 0
+
+
+def _cut(places: Sequence[int], messages: Sequence[Inbound], traits: ReceiveTraits) -> Iterator[list[int]]:
+    """What goes into each request."""
+    chunk: list[int] = []
+    size = 0
+    for place in places:
+        more = handle_size(messages[place])
+        if chunk and (len(chunk) >= traits.settle_count or 0 < traits.settle_bytes < size + more):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(place)
+        size += more
+    if chunk:
+        yield chunk
 
 
 def _send(

@@ -310,3 +310,22 @@ def test_suspects_that_live_do_not_let_receives_grow(by_hand: bool) -> None:
         while (settlement := inbox.next_settlement(LATER)) is not None:
             inbox.settled(settlement, 0.0)
     assert inbox.wanted(0.0) == 2
+
+
+def test_while_many_cannot_be_run_nothing_more_is_fetched() -> None:
+    """And they are held, although the broker has such a delay: to give them back would spend attempts."""
+    inbox = inbox_of(nack_delay=900.0, free=False)
+    for number in range(10):
+        assert inbox.wanted(0.0) > 0, "it stopped too early"
+        [entry] = deliver(inbox, str(number))
+        assert inbox.next_run(0.0) == [entry]
+        inbox.retry(entry, 5.0 + number, 0.0, unrun=True)
+        inbox.ran([entry])
+        assert entry.state == "held"
+    assert inbox.wanted(4.9) == 0
+    assert inbox.run_at() == 5.0
+    [entry] = inbox.next_run(5.0)
+    inbox.done(entry, "ack", 5.0)
+    inbox.ran([entry])
+    assert inbox.next_settlement(5.0 + LATER) is not None
+    assert inbox.wanted(5.0) > 0

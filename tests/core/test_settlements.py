@@ -20,7 +20,7 @@ def add(settlements: Settlements, name: str, verb: Verb = "ack", seconds: float 
 
 
 def test_one_waits_for_company_and_not_for_long() -> None:
-    settlements = Settlements(10, 0.5)
+    settlements = Settlements(10, 0, 0.5)
     add(settlements, "1", now=1.0)
     add(settlements, "2", now=1.4)
     assert settlements.next(1.49) is None
@@ -33,7 +33,7 @@ def test_one_waits_for_company_and_not_for_long() -> None:
 
 
 def test_a_full_one_waits_for_nobody() -> None:
-    settlements = Settlements(2, 0.5)
+    settlements = Settlements(2, 0, 0.5)
     for name in "12345":
         add(settlements, name)
     taken = [settlements.next(0.0), settlements.next(0.0), settlements.next(0.0)]
@@ -41,15 +41,27 @@ def test_a_full_one_waits_for_nobody() -> None:
     assert settlements
 
 
+def test_handles_are_counted_in_bytes_too() -> None:
+    settlements = Settlements(10, 100, 0.5)
+    for name, size in {"1": 60, "2": 40, "3": 1, "4": 120, "5": 0, "6": 99}.items():
+        made = entry(name)
+        made.handle_size = size
+        settlements.add([made], made, "ack", 0.0, 0.0)
+    taken = []
+    while (settlement := settlements.next(0.0, hurry=True)) is not None:
+        taken.append((names(settlement.entries), settlement.size))
+    assert taken == [(["1", "2"], 100), (["3"], 1), (["4"], 120), (["5", "6"], 99)]
+
+
 def test_in_a_hurry_nothing_waits() -> None:
-    settlements = Settlements(10, 0.5)
+    settlements = Settlements(10, 0, 0.5)
     add(settlements, "1", now=1.0)
     assert settlements.wake_at(hurry=True) == 1.0
     assert settlements.next(1.0, hurry=True) is not None
 
 
 def test_what_differs_in_verb_or_delay_goes_apart_the_oldest_first() -> None:
-    settlements = Settlements(10, 0.5)
+    settlements = Settlements(10, 0, 0.5)
     add(settlements, "1", "nack", 3.0, now=1.0)
     add(settlements, "2", "ack", now=1.1)
     add(settlements, "3", "nack", 4.0, now=1.2)

@@ -423,7 +423,7 @@ class TestLeases:
 
 
 class TestTheStoreIsDown:
-    @pytest.mark.parametrize(("attempt", "delay"), [(1, 1.0), (5, 16.0), (14, 300.0)])
+    @pytest.mark.parametrize(("attempt", "delay"), [(1, 1.0), (5, 16.0), (14, 30.0)])
     def test_nothing_is_run_and_nothing_dead_lettered(
         self, fake: FakeBroker, watched: Watched, attempt: int, delay: float, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -436,6 +436,35 @@ class TestTheStoreIsDown:
         assert isinstance(outcome.error, ceb.Retry)
         assert isinstance(outcome.error.__cause__, UnavailableError)
         assert "event test-1 (com.example.test) is given back, it cannot be claimed: the store is down" in caplog.text
+
+    @pytest.mark.parametrize("batch", [None, 3])
+    def test_a_worker_holds_what_it_could_not_run_and_spends_no_attempt(
+        self, watched: Watched, monkeypatch: pytest.MonkeyPatch, batch: int | None
+    ) -> None:
+        monkeypatch.setattr(idempotency, "LATER", (0.01, 0.05))
+        watched.broken.add("claim")
+        ran: dict[str, int] = {}
+
+        def handle(delivery: ceb.Delivery) -> None:
+            ran[delivery.event.id] = delivery.attempt
+
+        def handle_batch(deliveries: list[ceb.Delivery]) -> None:
+            for delivery in deliveries:
+                handle(delivery)
+
+        made = idempotent(watched)
+        handler: Any = routed(made, handle) if batch is None else made.batch(handle_batch)
+        topic = ceb.Topic("orders", subscriptions=[ceb.Subscription("billing", max_attempts=1)])
+        with ceb.connect("memory://", topics=[topic], create_missing=True) as broker:
+            broker.publish_many("orders", [make_event(id=str(number)) for number in range(30)])
+            with broker.worker().add("orders", "billing", handler, batch=batch) as worker:
+                until(lambda: watched.asked.count("claim") > 100)
+                assert worker.stats.in_flight <= 10 + 2 * (batch or 1)
+                watched.broken.clear()
+                until(lambda: worker.stats.handled == 30)
+                assert (worker.stats.failed, worker.stats.dead_lettered) == (0, 0)
+            assert list(broker.dead_letters("orders", "billing").find()) == []
+        assert ran == {str(number): 1 for number in range(30)}
 
     def test_what_was_handled_is_acked_although_it_cannot_be_remembered(
         self, fake: FakeBroker, watched: Watched, caplog: pytest.LogCaptureFixture

@@ -420,6 +420,17 @@ def test_ack_many_in_native_batches(subscriber: Subscriber, scripted: Scripted) 
     subscriber.ack_many(iter(()))
 
 
+def test_ack_many_in_batches_of_no_more_bytes_than_the_broker_takes(subscriber: Subscriber, scripted: Scripted) -> None:
+    scripted.receive_traits = msgspec.structs.replace(scripted.receive_traits, settle_bytes=25)
+    for n in range(5):
+        scripted.put(event(str(n)))
+    deliveries = subscriber.receive()
+    for delivery, size in zip(deliveries, (10, 10, 10, 30, 1), strict=True):
+        delivery._inbound = msgspec.structs.replace(delivery._inbound, handle=delivery.event.id.rjust(size))
+    subscriber.ack_many(deliveries)
+    assert [len(settled.ids) for settled in scripted.settles] == [2, 1, 1, 1]
+
+
 def test_ack_many_says_which_failed_and_acks_the_others(subscriber: Subscriber, scripted: Scripted) -> None:
     for n in range(6):
         scripted.put(event(str(n)))

@@ -148,16 +148,20 @@ def test_what_else_a_handler_cannot_decode_is_a_failure_like_any(broker: Broker,
 def test_an_event_that_is_postponed_has_not_failed(
     opened: Opened, scripted: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """It is held here, also where the broker could do it: to give it back would spend attempts."""
     topics = [Topic("orders", subscriptions=[Subscription("billing", max_attempts=2)])]
     scripted.put(event())
+    attempts: list[int] = []
 
     def handle(delivery: Delivery) -> None:
-        if delivery.attempt < 5:
+        attempts.append(delivery.attempt)
+        if len(attempts) < 8:
             raise Postponed(0.0, "another run is handling the event")
 
     with caplog.at_level(logging.INFO, logger="cloudevents_bridge"):
         stats = run(opened(topics=topics), handle)
-    assert scripted.verbs() == ["nack"] * 4 + ["ack"]
+    assert scripted.verbs() == ["ack"]
+    assert attempts == [1] * 8
     assert (stats.handled, stats.failed, stats.dead_lettered) == (1, 0, 0)
     [first, *_] = [record for record in caplog.records if "was not run" in record.getMessage()]
     assert first.levelno == logging.INFO

@@ -16,24 +16,27 @@ class Holding:
 
     Attributes:
         count: how many they are.
+        unrun: how many of them could not be run, through no fault of theirs.
         size: bytes of them.
     """
 
     def __init__(self) -> None:
         self._times: list[tuple[float, int, Entry]] = []
         self._tie = count()
-        self.count = 0
+        self.count = self.unrun = 0
         self.size = 0
 
     def add(self, entry: Entry, until: float) -> None:
         """Hold it until that time."""
         self.count += 1
+        self.unrun += entry.unrun
         self.size += entry.size
         heapq.heappush(self._times, (until, next(self._tie), entry))
 
     def remove(self, entry: Entry) -> None:
         """It is held no more."""
         self.count -= 1
+        self.unrun -= entry.unrun
         self.size -= entry.size
         if len(self._times) > 2 * self.count + SPARE:
             self._times = [each for each in self._times if each[2].state == "held" and each[2] is not entry]

@@ -21,6 +21,9 @@ from cloudevents_bridge.driver import ReceiveTraits
 
 LINGER = 0.01
 """Seconds that a settled delivery waits for company, while others run."""
+UNRUN = 10
+"""Deliveries held that could not be run, through no fault of theirs, from which nothing more is fetched: it would fare
+no better."""
 MAX_HELD = 1000
 """Deliveries held for a later run, with those behind them, at most; beyond, they are given back."""
 
@@ -76,7 +79,7 @@ class Inbox:
         )
         self._lanes = Lanes()
         self._leases = Leases()
-        self._settlements = Settlements(traits.settle_count, LINGER)
+        self._settlements = Settlements(traits.settle_count, traits.settle_bytes, LINGER)
         self._marks = Watermarks() if traits.settle == "prefix" else None
         self._holding = Holding()
         self._in_runs = 0
@@ -169,7 +172,7 @@ class Inbox:
             else:
                 self._settle(entry, "ack", 0.0, now)
 
-    def retry(self, entry: Entry, delay: float, now: float) -> None:
+    def retry(self, entry: Entry, delay: float, now: float, *, unrun: bool = False) -> None:
         """Its run failed: it shall run again after `delay` seconds.
 
         Where it has no ordering key and the broker has a delay that long, the broker does that. Else it is held here,
@@ -177,11 +180,14 @@ class Inbox:
         that is longer than the longest delay of the broker, and then given back. Where there is no room to hold it, it
         is given back with the longest delay that the broker has. Those behind it are given back at once. Where an ack
         covers a prefix nothing can be given back without all that follows: there nothing more is fetched instead.
+
+        Args:
+            unrun: it could not be run, through no fault of its own. So it is held: giving back may spend attempts.
         """
         self._prefetch.handled(now, well=False)
         if entry.state != "running":
             return
-        natively = entry.key is None and self._marks is None and delay <= self._nack_delay
+        natively = not unrun and entry.key is None and self._marks is None and delay <= self._nack_delay
         until = self._held_until(entry, now + delay)
         if entry.lost or natively or (self.stopping and self._marks is not None):
             self._lanes.end(entry, "settling")
@@ -194,6 +200,7 @@ class Inbox:
                 self._rewind(entry, now)
         elif not self.stopping and self._has_room(entry) and until >= now + min(delay, self._nack_delay):
             entry.runs_at = now + delay
+            entry.unrun = unrun
             self._lanes.hold(entry)
             self._holding.add(entry, until)
         else:
@@ -337,7 +344,8 @@ class Inbox:
     @property
     def _fetches_nothing(self) -> bool:
         full = self._marks is not None and self._holds_too_much
-        return self.stopping or full or self._alone is not None or bool(self._lanes.suspects)
+        futile = self._holding.unrun >= max(UNRUN, self._concurrency * self._batch)
+        return self.stopping or full or futile or self._alone is not None or bool(self._lanes.suspects)
 
     @property
     def _holds_too_much(self) -> bool:

@@ -27,21 +27,25 @@ class Entry(Held):
         key: its ordering key; None: it waits for nobody.
         stream: session, partition or shard.
         size: bytes.
+        handle_size: bytes of what names it in a settle.
         why: the shell's own: the reason of a dead letter.
         suspect: it seems to have ended the processes that ran it, so it runs alone.
         lost: the lease ended, or the broker took it away.
         runs_at: while it is held: when it shall run again.
+        unrun: while it is held: it could not be run, through no fault of its own.
     """
 
     delivery: Any = None
     key: str | None = None
     stream: str | None = None
     size: int = 0
+    handle_size: int = 0
     why: Any = None
     state: State = "waiting"
     suspect: bool = False
     lost: bool = False
     runs_at: float = 0.0
+    unrun: bool = False
 
 
 class _Lane(Struct, eq=False):

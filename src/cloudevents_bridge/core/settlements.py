@@ -23,6 +23,7 @@ class Settlement(Struct, eq=False):
         since: when the first of them came.
         entries: what it settles.
         marks: what is named to the broker: all of them, or the last of each run that an ack covers.
+        size: bytes of the marks' handles.
     """
 
     verb: Verb
@@ -30,6 +31,7 @@ class Settlement(Struct, eq=False):
     since: float
     entries: list[Entry] = field(default_factory=list)
     marks: list[Entry] = field(default_factory=list)
+    size: int = 0
 
 
 class Settlements:
@@ -37,11 +39,13 @@ class Settlements:
 
     Args:
         most: deliveries in one request, at most.
+        most_bytes: bytes of their handles, at most; 0: no limit.
         linger: seconds that one waits for company.
     """
 
-    def __init__(self, most: int, linger: float) -> None:
+    def __init__(self, most: int, most_bytes: int, linger: float) -> None:
         self._most = most
+        self._most_bytes = most_bytes
         self._linger = linger
         self._open: dict[tuple[Verb, float], Settlement] = {}
         self._full: deque[Settlement] = deque()
@@ -54,10 +58,14 @@ class Settlements:
     def add(self, entries: list[Entry], mark: Entry, verb: Verb, seconds: float, now: float) -> None:
         """Settle these, by naming one of them."""
         group = self._open.get((verb, seconds))
+        if group is not None and 0 < self._most_bytes < group.size + mark.handle_size:
+            self._full.append(self._open.pop((verb, seconds)))
+            group = None
         if group is None:
             group = self._open[verb, seconds] = Settlement(verb, seconds, now)
         group.entries += entries
         group.marks.append(mark)
+        group.size += mark.handle_size
         if len(group.marks) >= self._most:
             self._full.append(self._open.pop((verb, seconds)))
 

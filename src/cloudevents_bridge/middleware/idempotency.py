@@ -29,7 +29,7 @@ WITHOUT_LEASE = 60.0
 """Seconds of a claim for an event that is handled by itself, which has no lease."""
 SOON = 0.1
 """Seconds until an event that another run has comes again; twice as many each time, at most what its claim lasts."""
-LATER = (1.0, 300.0)
+LATER = (1.0, 30.0)
 """Seconds until an event comes again while the store cannot be used: twice as many each time, and at most."""
 
 
@@ -187,7 +187,7 @@ class Idempotent:
 
 def _delay(delivery: Delivery, first: float, most: float) -> float:
     """Seconds until an event that was not run comes again."""
-    return float(min(first * 2 ** min(delivery.attempt - 1, 20), most))
+    return float(min(first * 2 ** min(delivery.attempt - 1 + delivery._unrun, 20), most))
 
 
 def _lease(delivery: Delivery) -> float:

@@ -15,6 +15,9 @@ from cloudevents_bridge_gcp.attempts import Attempts
 from cloudevents_bridge_gcp.rpc import ACK, MODACK, PULL, Rpc, explain
 
 MAX_LEASE = 600
+MAX_SETTLE = 500_000
+"""Bytes of ack ids in one request: Pub/Sub takes requests of 512 KiB (https://cloud.google.com/pubsub/quotas), and each
+id has a few bytes around it."""
 LONGEST_WAIT = 30.0
 SERVER_MARGIN = 1.0
 """Seconds before its deadline that a pull comes back with nothing."""
@@ -69,6 +72,7 @@ class Subscriber:
             free_release=False,
             dead=False,
             key_batches=True,
+            settle_bytes=MAX_SETTLE,
         )
 
     def receive(self, max_messages: int, wait: float) -> Received:
