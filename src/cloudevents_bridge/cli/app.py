@@ -22,6 +22,7 @@ COMMANDS = {
     "check": ("check", "Check configuration, identity, existence and rights."),
     "info": ("info", "Show each setting and where it came from."),
     "contract": ("contract", "Run the contract suite against a broker."),
+    "emulators": ("emulators", "Start and end emulators of the clouds on this machine."),
     "demo": ("demo", "Run the order system of the tutorials on SQLite."),
     "completion": ("completion", "Print the completion script of a shell."),
 }

@@ -16,8 +16,8 @@ class HotLoops(BrokenShell, Inbox):
 
     caught_by = "worker.failed_run_is_repeated_with_a_growing_delay[def]"
 
-    def retry(self, entry: Entry, delay: float, now: float) -> None:
-        super().retry(entry, 0.0, now)
+    def retry(self, entry: Entry, delay: float, now: float, *, unrun: bool = False) -> None:
+        super().retry(entry, 0.0, now, unrun=unrun)
 
 
 class RetriesBehindItsKey(BrokenShell, Inbox):
@@ -26,7 +26,7 @@ class RetriesBehindItsKey(BrokenShell, Inbox):
     caught_by = "order.retries_neither_overtake_nor_are_overtaken"
     over = AWKWARD
 
-    def retry(self, entry: Entry, delay: float, now: float) -> None:
+    def retry(self, entry: Entry, delay: float, now: float, *, unrun: bool = False) -> None:
         if entry.state == "running" and not entry.lost:
             self._lanes.end(entry, "settling")
             self._settle(entry, "nack", min(delay, self._nack_delay), now)
