@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from math import inf
-from typing import NamedTuple
 
 from cloudevents_bridge import clock
 from cloudevents_bridge.core.contact import Contact
@@ -21,6 +20,7 @@ from cloudevents_bridge.inlet import Inlet, Poison
 from cloudevents_bridge.outcomes import Outcomes, ends_program, name
 from cloudevents_bridge.runs import Caller, Run
 from cloudevents_bridge.settling import handle_size
+from cloudevents_bridge.stats import Stats
 
 SETTLERS = 4
 """Settle requests of one subscription under way at once, at most, and no more than its receives."""
@@ -30,18 +30,6 @@ STALL = 3
 """A run that lasts as many leases as this is reported, with its stack."""
 LAST_WORDS = 0.5
 """Seconds for giving back what a receive brought that could not be cut short."""
-
-
-class Counts(NamedTuple):
-    """What became of the events of one subscription, so far and now."""
-
-    handled: int
-    failed: int
-    dead_lettered: int
-    in_flight: int
-    stalled: int
-    connected: bool
-    last_event: datetime | None
 
 
 class Consumer:
@@ -175,9 +163,9 @@ class Consumer:
         with self._lock:
             return self._active_at if self._empty and self._contact.connected else None
 
-    def counts(self) -> Counts:
+    def counts(self) -> Stats:
         with self._lock:
-            return Counts(
+            return Stats(
                 self._outcomes.handled,
                 self._outcomes.failed,
                 self._outcomes.dead_lettered,

@@ -8,13 +8,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from math import inf
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from cloudevents_bridge import clock, driver
-from cloudevents_bridge.consumer import Consumer, Counts
+from cloudevents_bridge.consumer import Consumer
 from cloudevents_bridge.delivery import Delivery, log
 from cloudevents_bridge.errors import ClosedError, ErrorCode, InvalidArgumentError, make_error
 from cloudevents_bridge.handlers import Runner, name_of
@@ -22,6 +21,7 @@ from cloudevents_bridge.inlet import Decoder, Inlet
 from cloudevents_bridge.router import Router, pipeline
 from cloudevents_bridge.runs import Caller, Program
 from cloudevents_bridge.session import Closing, Opener
+from cloudevents_bridge.stats import NOTHING, Stats, total
 from cloudevents_bridge.topics import Subscription
 
 if TYPE_CHECKING:
@@ -31,28 +31,6 @@ LISTEN = 1.0
 """Seconds that the main thread waits at most: a signal that came just before does not wake it."""
 LAST_WORDS = 0.8
 """Seconds for giving back, after the grace period, what did not end in it."""
-
-
-class Stats(NamedTuple):
-    """What a worker did so far, and does now.
-
-    Attributes:
-        handled: deliveries whose runs ended well.
-        failed: deliveries whose runs did not.
-        dead_lettered: deliveries given up on.
-        in_flight: runs under way.
-        stalled: those of them that take longer than three leases.
-        connected: whether the last receive of every subscription worked.
-        last_event: when the last event came.
-    """
-
-    handled: int
-    failed: int
-    dead_lettered: int
-    in_flight: int
-    stalled: int
-    connected: bool
-    last_event: datetime | None
 
 
 class _Job(NamedTuple):
@@ -102,7 +80,7 @@ class Worker(Closing):
         self._loop: Loop | None = None
         self._jobs: list[_Job] = []
         self._consumers: list[Consumer] = []
-        self._past: list[Counts] = []
+        self._past = NOTHING
         self._words: SimpleQueue[_Stop | _Ended | None] = SimpleQueue()  # a signal's handler may put, whatever is held
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -237,17 +215,8 @@ class Worker(Closing):
         """What it did so far, and does now."""
         with self._lock:
             now = [consumer.counts() for consumer in self._consumers]
-            counts = now + self._past
-        seen = [count.last_event for count in counts if count.last_event is not None]
-        return Stats(
-            sum(count.handled for count in counts),
-            sum(count.failed for count in counts),
-            sum(count.dead_lettered for count in counts),
-            sum(count.in_flight for count in now),
-            sum(count.stalled for count in now),
-            bool(now) and all(count.connected for count in now),
-            max(seen, default=None),
-        )
+            past = self._past
+        return total([*now, past])._replace(connected=bool(now) and all(each.connected for each in now))
 
     # -- the life of a worker
 
@@ -335,7 +304,8 @@ class Worker(Closing):
         if self._loop is not None:
             self._loop.close(max(last - clock.now(), 0.1))
         with self._lock:
-            self._past += [consumer.counts()._replace(in_flight=0, stalled=0) for consumer in self._consumers]
+            ended = total([self._past, *(consumer.counts() for consumer in self._consumers)])
+            self._past = ended._replace(in_flight=0, stalled=0)
             self._consumers = []
             self._loop = None
             self._running = False

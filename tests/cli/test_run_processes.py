@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from shops import PATIENCE, Lines, Process, gone, ids, seen, until, write
 
-from cloudevents_bridge.cli.supervisor import SILENT, Supervisor, how, total
-from cloudevents_bridge.types import Stats
+from cloudevents_bridge.cli.supervisor import SILENT, Supervisor, how
+from cloudevents_bridge.stats import Stats, total
 
 if TYPE_CHECKING:
     from cloudevents_bridge.cli.children import Child

@@ -13,8 +13,9 @@ from cloudevents_bridge.aio.loops import Mailbox, ended
 from cloudevents_bridge.aio.shell import Shell
 from cloudevents_bridge.loops import Home
 from cloudevents_bridge.router import Router
+from cloudevents_bridge.stats import Stats
 from cloudevents_bridge.subscriber import Decoder
-from cloudevents_bridge.worker import LISTEN, Stats, Worker
+from cloudevents_bridge.worker import LISTEN, Worker
 
 
 class AsyncWorker:

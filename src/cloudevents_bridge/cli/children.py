@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from cloudevents_bridge import clock
-from cloudevents_bridge.cli.link import NOTHING, Farewell, decode
+from cloudevents_bridge.cli.link import Farewell, decode
 from cloudevents_bridge.cli.stopper import interrupts_blocked
-from cloudevents_bridge.types import Stats
+from cloudevents_bridge.stats import NOTHING, Stats
 
 
 class Child:

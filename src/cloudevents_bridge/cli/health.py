@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import click
 import msgspec
 
-from cloudevents_bridge.types import Stats
+from cloudevents_bridge.stats import Stats
 
 READ_TIMEOUT = 2.0
 """Seconds that a client may be silent in the middle of a request."""

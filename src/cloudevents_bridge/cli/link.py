@@ -13,7 +13,7 @@ import msgspec
 
 from cloudevents_bridge.cli.stopper import Stopper, exit_within
 from cloudevents_bridge.delivery import log
-from cloudevents_bridge.types import Stats
+from cloudevents_bridge.stats import Stats
 
 BEAT = 1.0
 """Seconds between two reports."""
@@ -22,8 +22,6 @@ ORPHANED = 5.0
 
 STOP, NOW = b"stop\n", b"now\n"
 """What the supervisor says: stop in grace, stop without."""
-
-NOTHING = Stats(0, 0, 0, 0, 0, connected=False, last_event=None)
 
 
 class Beat(msgspec.Struct, tag="beat"):

@@ -12,15 +12,15 @@ import click
 
 from cloudevents_bridge.cli.failures import INTERRUPTED, describe, exit_code
 from cloudevents_bridge.cli.health import Condition, Health
-from cloudevents_bridge.cli.link import NOTHING, Link
+from cloudevents_bridge.cli.link import Link
 from cloudevents_bridge.cli.params import Address
 from cloudevents_bridge.cli.program import load_program
 from cloudevents_bridge.cli.shell import Shell
 from cloudevents_bridge.cli.stopper import LEFT_BEHIND, Ending, Stopper, let_interrupts_in
+from cloudevents_bridge.stats import NOTHING, Stats
 
 if TYPE_CHECKING:
     from cloudevents_bridge import Broker, Router, Worker
-    from cloudevents_bridge.types import Stats
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from cloudevents_bridge import clock
 from cloudevents_bridge.cli.children import Child
 from cloudevents_bridge.cli.failures import INTERRUPTED
 from cloudevents_bridge.cli.health import Condition
-from cloudevents_bridge.cli.link import NOTHING, NOW, STOP
+from cloudevents_bridge.cli.link import NOW, STOP
 from cloudevents_bridge.delivery import log
-from cloudevents_bridge.types import Stats
+from cloudevents_bridge.stats import NOTHING, Stats, total
 
 PATIENCE = 5.0
 """Seconds after the grace in which a process that was told to stop has to end."""
@@ -238,21 +238,6 @@ class Signals:
     def _handle(self, number: int, _: FrameType | None) -> None:
         self.asked = True
         self.interrupts += number == signal.SIGINT
-
-
-def total(each: Iterable[Stats]) -> Stats:
-    """What several did together."""
-    every = list(each)
-    seen = [stats.last_event for stats in every if stats.last_event is not None]
-    return Stats(
-        sum(stats.handled for stats in every),
-        sum(stats.failed for stats in every),
-        sum(stats.dead_lettered for stats in every),
-        sum(stats.in_flight for stats in every),
-        sum(stats.stalled for stats in every),
-        connected=bool(every) and all(stats.connected for stats in every),
-        last_event=max(seen, default=None),
-    )
 
 
 def how(code: int) -> str:
