@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from cloudevents_bridge_contract.emulators import keeper
+from cloudevents_bridge_contract.emulators.catalog import CannotStartError
 from cloudevents_bridge_contract.emulators.process import wait_until
 
 SITE = """
@@ -104,6 +108,43 @@ def test_one_whose_keeper_was_killed_is_gone_and_can_be_started_again(ceb: Run) 
     assert told(ceb, "status", "web")["running"] is False
     second = told(ceb, "up", "web")
     assert second["pid"] != first["pid"]
+
+
+def test_many_who_start_one_at_once_have_the_same(ceb: Run) -> None:
+    """Also while others ask whether it runs, which takes the lock for a moment."""
+    with ThreadPoolExecutor(6) as pool:
+        status = [pool.submit(ceb, "status", "web") for _ in range(3)]
+        started = [pool.submit(told, ceb, "up", "web") for _ in range(3)]
+        assert all(each.result().returncode == 0 for each in status)
+        assert len({each.result()["pid"] for each in started}) == 1
+
+
+def test_a_keeper_waits_for_a_lock_that_is_only_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    asked, over = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        with keeper._held("web"):
+            asked.set()
+            over.wait(20)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    asked.wait(20)
+    with keeper._held("web") as at_once:
+        assert not at_once
+    threading.Timer(0.2, over.set).start()
+    with keeper._held("web", patience=20.0) as in_time:
+        assert in_time, "it took a look for a keeper"
+    asking.join()
+
+
+def test_a_place_that_is_another_ones_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"ceb-emulators-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CannotStartError, match=r"remove it, or set XDG_RUNTIME_DIR"):
+        keeper.find("web")
 
 
 def test_what_cannot_be_started_says_what_to_do(ceb: Run) -> None:

@@ -16,13 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from cloudevents_bridge_contract.emulators.catalog import CLOUDS, CannotStartError, Environment
 from cloudevents_bridge_contract.emulators.process import ServerError, wait_until
 
 PATIENCE = 120.0
 """Seconds that an emulator has to start, or to end."""
+LOOK = 0.5
+"""Seconds after which a lock is held by a keeper: who asks whether there is one holds it for a moment."""
 
 
 class Kept(NamedTuple):
@@ -49,10 +51,13 @@ def up(cloud: str) -> Kept:
             stderr=log,
             start_new_session=True,  # it outlives the terminal
         )
-    wait_until(lambda: keeper.poll() is not None or find(cloud) is not None, PATIENCE)
-    if (kept := find(cloud)) is None:
-        if keeper.poll() is None:
-            keeper.terminate()
+    # A keeper that found another one has ended, and that other one is waited for.
+    wait_until(lambda: find(cloud) is not None or (keeper.poll() is not None and not _is_held(cloud)), PATIENCE)
+    kept = find(cloud)
+    if kept is None or kept.pid != keeper.pid:
+        keeper.terminate()
+        keeper.wait()  # else it could still take the place of one that is ended next
+    if kept is None:
         said = _file(cloud, "log").read_text(errors="replace").strip()
         raise CannotStartError(said or f"the emulators of {cloud} were not ready within {PATIENCE:g} s")
     return kept
@@ -91,9 +96,9 @@ def main(cloud: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end.set())
     place = _file(cloud, "json")
-    with _held(cloud) as first:
+    with _held(cloud, LOOK) as first:
         if not first:
-            return 0  # somebody was faster, and that one is waited for
+            return 0
         place.unlink(missing_ok=True)
         try:
             with CLOUDS[cloud]() as environment:
@@ -115,21 +120,26 @@ def main(cloud: str) -> int:
 def _file(cloud: str, kind: str) -> Path:
     folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"ceb-emulators-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise CannotStartError(f"{folder} is another user's: remove it, or set XDG_RUNTIME_DIR to a directory of yours")
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise CannotStartError(
+            f"{folder} was made by others: remove it, or set XDG_RUNTIME_DIR to a directory of yours"
+        )
     return folder / f"{cloud}.{kind}"
 
 
 @contextmanager
-def _held(cloud: str) -> Iterator[bool]:
-    """Hold the cloud's lock, which ends with this process. Gives whether nobody else had it."""
+def _held(cloud: str, patience: float = 0.0) -> Iterator[bool]:
+    """Hold the cloud's lock, which ends with this process. Gives whether it could be had within `patience` seconds."""
     with _file(cloud, "lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield wait_until(lambda: _locks(file), patience, pause=0.01)
+
+
+def _locks(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_held(cloud: str) -> bool:
