@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pytest
 
 from cloudevents_bridge import connect
 from cloudevents_bridge.demo import run, stage
-from cloudevents_bridge.demo.orders import FILE, Refused
+from cloudevents_bridge.demo.orders import FILE, Refused, read_orders
 from cloudevents_bridge.demo.report import Feed, Summary, show
-from cloudevents_bridge.demo.shop import ORDERS
+from cloudevents_bridge.demo.shop import ORDERS, publish
 
 NAMES = [each.name for each in ORDERS.subscriptions]
 
@@ -101,17 +102,26 @@ def test_ctrl_c_ends_the_demo_quietly(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+def consume(tmp_path: Path, told: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cloudevents_bridge.demo", "consume", url_of(tmp_path), "analytics"]
+    return subprocess.run(command, input=told, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_an_order_that_comes_twice_counts_once(tmp_path: Path) -> None:
+    first, second = islice(read_orders(FILE), 2)
+    with connect(url_of(tmp_path), topics=[ORDERS], create_missing=True) as broker:
+        assert publish(broker, [first, first, second]) == (3, [])
+        done = consume(tmp_path, "2\n")
+        assert json.loads(done.stdout)["consumed"] == 2
+        with broker.subscriber("orders", "analytics") as subscriber:
+            assert subscriber.receive(wait=0) == [], "it ended before it had seen them all"
+
+
 def test_a_consumer_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
     with connect(url_of(tmp_path), topics=[ORDERS]) as broker:
         broker.topology.apply()
-    done = subprocess.run(
-        [sys.executable, "-m", "cloudevents_bridge.demo", "consume", url_of(tmp_path), "analytics"],
-        input="",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    done = consume(tmp_path, "")
+    assert done.returncode == 0
     assert json.loads(done.stdout)["consumed"] == 0
     assert done.stderr == ""
 
@@ -120,14 +130,7 @@ def test_a_consumer_that_cannot_go_on_says_why(tmp_path: Path) -> None:
     with connect(url_of(tmp_path), topics=[ORDERS]) as broker:
         broker.topology.apply()
         broker.topology.delete()
-    done = subprocess.run(
-        [sys.executable, "-m", "cloudevents_bridge.demo", "consume", url_of(tmp_path), "analytics"],
-        input="391\n",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = consume(tmp_path, "391\n")
     assert (done.returncode, done.stdout) == (1, "")
     assert "consume analytics: topic orders does not exist" in done.stderr
     assert "Traceback" not in done.stderr
