@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
 from cloudevents_bridge.errors import ClosedError
@@ -144,7 +144,7 @@ def explain(method: Method, request: Any, error: Any) -> Exception:
     else:
         text = f"{resource}: {said or 'no reason was given'}"
     native.message, native.args = text, (text,)
-    return native  # type: ignore[no-any-return]
+    return cast("Exception", native)
 
 
 def _open(options: Options) -> Any:
@@ -162,7 +162,8 @@ def _open(options: Options) -> Any:
 
 
 def _serialize(request: Any) -> bytes:
-    return request.SerializeToString()  # type: ignore[no-any-return]
+    data: bytes = request.SerializeToString()
+    return data
 
 
 def _metadata(method: Method, request: Any) -> tuple[tuple[str, str], ...]:

@@ -128,13 +128,14 @@ class Subscriber:
 
     def _response(self, request: Any, pull: Any) -> Sequence[Any]:
         try:
-            return pull.result().received_messages  # type: ignore[no-any-return]
+            messages: Sequence[Any] = pull.result().received_messages
         except pb.grpc.FutureCancelledError:
             return ()
         except pb.grpc.RpcError as error:
             if error.code() is pb.grpc.StatusCode.DEADLINE_EXCEEDED:
                 return ()  # there was no message
             raise explain(PULL, request, error) from error
+        return messages
 
     def _inbound(self, received: Any) -> Inbound:
         message = received.message
