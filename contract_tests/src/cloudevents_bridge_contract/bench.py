@@ -40,6 +40,8 @@ AT_ONCE = RetryPolicy(attempts=None, initial=0.0, maximum=0.0)
 
 ONCE = RetryPolicy(attempts=1)
 """No retry: the case sees what the first try brought."""
+QUICK = RetryPolicy(attempts=5, initial=0.01, maximum=0.05)
+"""Retries that are over before a lease is."""
 
 NAMES = ("alpha", "bravo", "carol", "delta")
 

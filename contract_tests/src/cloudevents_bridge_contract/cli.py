@@ -182,6 +182,7 @@ def _pytest(
 ) -> int:
     """Run the cases in this process."""
     arguments: list[str] = ["--pyargs", RUNNING, "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider"]
+    arguments += ["-p", "no:asyncio"]  # where pytest-asyncio is installed, it has nothing to do here
     arguments += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     arguments += ["-c", str(Path(__file__).with_name("pytest.ini")), f"--rootdir={Path.cwd()}"]
     if k:

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from cloudevents_bridge import BridgeError, CloudEvent, PublishError, RetryPolicy, Topic
+from cloudevents_bridge import BridgeError, CloudEvent, PublishError, Topic
 from cloudevents_bridge.driver import Outbound, PublisherDriver, SendTraits
 from cloudevents_bridge.errors import ErrorCode
-from cloudevents_bridge_contract.bench import Bench, keys, together
+from cloudevents_bridge_contract.bench import QUICK, Bench, keys, together
 from cloudevents_bridge_contract.faulty import Outcomes, Shim, To, one_by_one, refused
-
-QUICK = RetryPolicy(attempts=5, initial=0.01, maximum=0.05)
 
 
 class Seen:

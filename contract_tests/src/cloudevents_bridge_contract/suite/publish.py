@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from cloudevents_bridge import BridgeError, Capability, CloudEvent, PublishError, Receipt, RetryPolicy
+from cloudevents_bridge import BridgeError, Capability, CloudEvent, PublishError, Receipt
 from cloudevents_bridge.driver import SendTraits
 from cloudevents_bridge.errors import (
     ClosedError,
@@ -21,8 +21,6 @@ from cloudevents_bridge.errors import (
 from cloudevents_bridge_contract.bench import Bench, keys, native_place, together
 from cloudevents_bridge_contract.faulty import Shim
 from cloudevents_bridge_contract.outcomes import NotRun
-
-QUICK = RetryPolicy(attempts=5, initial=0.01, maximum=0.05)
 
 
 class Limited(Shim):

@@ -11,19 +11,17 @@ from types import FrameType
 
 import pytest
 
-from cloudevents_bridge import BridgeError, PublishError, RetryPolicy
+from cloudevents_bridge import BridgeError, PublishError
 from cloudevents_bridge.driver import Outbound, PublisherDriver
 from cloudevents_bridge.errors import (
     DeadlineExceededError,
     ErrorCode,
     PermissionDeniedError,
 )
-from cloudevents_bridge_contract.bench import ONCE, Bench, keys
+from cloudevents_bridge_contract.bench import ONCE, QUICK, Bench, keys
 from cloudevents_bridge_contract.faulty import InjectedError, Outcomes, Shim, To, refused, unknown
 from cloudevents_bridge_contract.outcomes import NotRun
 from cloudevents_bridge_contract.suite.publish import only_failed
-
-QUICK = RetryPolicy(attempts=5, initial=0.01, maximum=0.05)
 
 
 class Stuck(Shim):

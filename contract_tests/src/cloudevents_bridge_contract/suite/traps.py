@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from cloudevents_bridge import Capability, LeaseLostError, PublishError, RetryPolicy, Topic
+from cloudevents_bridge import Capability, LeaseLostError, PublishError, Topic
 from cloudevents_bridge.driver import (
     Done,
     Outbound,
@@ -19,13 +19,11 @@ from cloudevents_bridge.driver import (
     SendTraits,
 )
 from cloudevents_bridge.errors import ErrorCode
-from cloudevents_bridge_contract.bench import Bench, keys, native_place
+from cloudevents_bridge_contract.bench import QUICK, Bench, keys, native_place
 from cloudevents_bridge_contract.faulty import InjectedError, Outcomes, Shim, To, refused, unknown
 from cloudevents_bridge_contract.outcomes import NotRun
 from cloudevents_bridge_contract.suite.life import start_program
 from cloudevents_bridge_contract.suite.order import Seen
-
-QUICK = RetryPolicy(attempts=5, initial=0.01, maximum=0.05)
 
 
 class TrapCases:

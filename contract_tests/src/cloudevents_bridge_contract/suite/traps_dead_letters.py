@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from cloudevents_bridge import BridgeError, Capability, CloudEvent, RetryPolicy, Topic
+from cloudevents_bridge import BridgeError, Capability, CloudEvent, Topic
 from cloudevents_bridge.driver import (
     Connection,
     DeadLetters,
@@ -25,7 +25,6 @@ from cloudevents_bridge_contract.bench import ONCE, Bench, native_place
 from cloudevents_bridge_contract.faulty import InjectedError, Of, Outcomes, Shim, To, refused
 from cloudevents_bridge_contract.suite.publish import length_at
 
-QUICK = RetryPolicy(attempts=5, initial=0.01, maximum=0.05)
 REASON = "r\u00e9ason " * 4096
 """More than 32 KiB."""
 

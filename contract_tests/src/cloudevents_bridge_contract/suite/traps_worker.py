@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from cloudevents_bridge import Capability, CloudEvent, Delivery, Reject, RetryPolicy
+from cloudevents_bridge import Capability, CloudEvent, Delivery, Reject
 from cloudevents_bridge.driver import Outbound, PublisherDriver, SendTraits
-from cloudevents_bridge_contract.bench import ONCE, Bench, keys, native_place
+from cloudevents_bridge_contract.bench import ONCE, QUICK, Bench, keys, native_place
 from cloudevents_bridge_contract.faulty import InjectedError, Outcomes, Shim, To, unknown
 from cloudevents_bridge_contract.handling import Backlog, Runs, all_done, each_handled_once, fetch_ahead, work
 from cloudevents_bridge_contract.outcomes import NotRun
@@ -26,8 +26,6 @@ from cloudevents_bridge_contract.suite.traps_dead_letters import (
     NoDeadSettle,
     at_the_limit,
 )
-
-QUICK = RetryPolicy(attempts=5, initial=0.01, maximum=0.05)
 
 
 def reject(delivery: Delivery) -> None:

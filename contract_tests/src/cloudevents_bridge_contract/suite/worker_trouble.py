@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from cloudevents_bridge import BridgeError, Delivery
 from cloudevents_bridge.driver import Fault, Inbound, Received, SubscriberDriver, Verb
 from cloudevents_bridge.errors import ErrorCode, NotFoundError
-from cloudevents_bridge_contract.bench import ONCE, Bench
+from cloudevents_bridge_contract.bench import ONCE, QUICK, Bench
 from cloudevents_bridge_contract.faulty import InjectedError, Of, Outcomes, Shim, refused, unknown
 from cloudevents_bridge_contract.handling import GRACE, HOW, Runs, all_done, each_handled_once, running, work
 
@@ -250,7 +250,7 @@ class WorkerTroubleCases:
         bench.publish(topic, *(events := bench.events(5)))
         shim = Mute()
         runs = Runs()
-        worker = work(bench, topic, runs, broker=bench.broker(topic, shim=shim))
+        worker = work(bench, topic, runs, broker=bench.broker(topic, shim=shim, retry=QUICK))
         all_done(bench, runs, events)
         bench.eventually(lambda: worker.stats.in_flight == 0, "all is settled")
         worker.close()
