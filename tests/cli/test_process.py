@@ -300,7 +300,12 @@ def test_contract_and_demo_are_found_or_said_to_be_missing(ceb: Ceb, monkeypatch
     monkeypatch.setitem(sys.modules, "cloudevents_bridge_contract.cli", None)
     result = ceb("contract", "memory://")
     assert result.code == 2
+    assert "the contract suite is not installed here" in result.err
     assert "pip install cloudevents-bridge-contract" in result.err
+    monkeypatch.setitem(sys.modules, "cloudevents_bridge_contract.emulators", None)
+    result = ceb("emulators", "status")
+    assert result.code == 2
+    assert "the emulators are not installed here" in result.err
     monkeypatch.setattr("cloudevents_bridge.demo.run", lambda *given: 7 if given == (None, True, None) else 0)
     assert ceb("demo", "--json").code == 7
     assert ceb("demo", "--workdir", "here", "--url", "memory://").code == 2

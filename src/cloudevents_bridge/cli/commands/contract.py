@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 from cloudevents_bridge.cli.app import command as cli_command
 from cloudevents_bridge.cli.params import DURATION
 from cloudevents_bridge.cli.shell import Shell
+from cloudevents_bridge.cli.suite import load
 from cloudevents_bridge.errors import ConfigurationError, NotFoundError
 
 REPORTS = ("json", "md", "junit")
@@ -71,14 +71,7 @@ def command(
         raise click.UsageError(f"--rig {rig!r} is not MODULE:RIG")
     if existing is not None and not existing.is_file():
         raise click.UsageError(f"--existing {str(existing)!r} is no file that can be read")
-    try:
-        from cloudevents_bridge_contract.cli import run  # type: ignore[import-not-found, unused-ignore]  # optional
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "cloudevents_bridge_contract":
-            raise
-        raise ConfigurationError(
-            f"the contract suite is not installed here ({sys.executable}): pip install cloudevents-bridge-contract"
-        ) from error
+    run = load("cli", "the contract suite is").run
     if url is not None and rig is None:
         _reach(url, ping=not explain)
     return int(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import click
 
 from cloudevents_bridge.cli.app import command as cli_command
 from cloudevents_bridge.cli.shell import Shell
-from cloudevents_bridge.errors import ConfigurationError
+from cloudevents_bridge.cli.suite import load
 
 
 @cli_command(
@@ -22,15 +21,8 @@ from cloudevents_bridge.errors import ConfigurationError
 def command(shell: Shell, /, verb: str, clouds: tuple[str, ...]) -> int:
     if os.name != "posix":
         raise click.UsageError("emulators are kept in the background on POSIX systems only")
-    try:
-        from cloudevents_bridge_contract.emulators.cli import NAMES, run
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "cloudevents_bridge_contract":
-            raise
-        raise ConfigurationError(
-            f"the emulators are not installed here ({sys.executable}): pip install cloudevents-bridge-contract"
-        ) from error
+    emulators = load("emulators.cli", "the emulators are")
     for cloud in clouds:
-        if cloud not in NAMES:
-            raise click.UsageError(f"{cloud!r} has no emulators: they are {', '.join(NAMES)}")
-    return int(run(verb, clouds, as_json=shell.as_json))
+        if cloud not in emulators.NAMES:
+            raise click.UsageError(f"{cloud!r} has no emulators: they are {', '.join(emulators.NAMES)}")
+    return int(emulators.run(verb, clouds, as_json=shell.as_json))
