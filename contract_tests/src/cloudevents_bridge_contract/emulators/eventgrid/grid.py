@@ -12,7 +12,7 @@ from typing import Any
 from cloudevents_bridge_contract.emulators.eventgrid import dead_letters, handshake, targets
 from cloudevents_bridge_contract.emulators.eventgrid.dead_letters import DeadLetters
 from cloudevents_bridge_contract.emulators.eventgrid.events import Event
-from cloudevents_bridge_contract.emulators.eventgrid.pull import Failed, Given, Queue
+from cloudevents_bridge_contract.emulators.eventgrid.pull import DeadLetter, Failed, Given, Queue
 from cloudevents_bridge_contract.emulators.eventgrid.push import Parcel, Pusher
 from cloudevents_bridge_contract.emulators.eventgrid.settings import PullSettings, PushSettings
 
@@ -27,6 +27,7 @@ class PullSubscription:
         self.settings, self.letters = settings, letters
         self._changed = threading.Condition()
         self._open = True
+        self._receivers = 0
         self._queue = Queue(lock=settings.lock, max_count=settings.max_count, ttl=settings.ttl, bury=self._bury)
 
     def put(self, events: Sequence[Event]) -> None:
@@ -37,20 +38,12 @@ class PullSubscription:
 
     def receive(self, most: int, wait: float, gone: Callable[[], bool]) -> list[Given]:
         """Up to `most` events, at once when there is one; none after `wait` seconds, or if who asked is gone."""
-        deadline = time.monotonic() + wait
         with self._changed:
-            while self._open:
-                now = time.monotonic()
-                self._queue.turn(now)
-                if gone():
-                    return []
-                if given := self._queue.take(most, now):
-                    return given
-                if now >= deadline:
-                    return []
-                due = self._queue.next_due()
-                self._changed.wait(min(deadline, now + _LOOK, due if due is not None else deadline) - now)
-        return []
+            self._receivers += 1
+            try:
+                return self._wait(most, time.monotonic() + wait, gone)
+            finally:
+                self._receivers -= 1
 
     def settle(self, verb: str, tokens: Sequence[str], delay: float = 0.0) -> list[Failed]:
         """Args:
@@ -70,14 +63,28 @@ class PullSubscription:
     def counts(self) -> dict[str, int]:
         with self._changed:
             self._queue.turn(time.monotonic())
-            return {"events": len(self._queue), "locked": self._queue.locked}
+            return {"events": len(self._queue), "locked": self._queue.locked, "receivers": self._receivers}
 
     def close(self) -> None:
         with self._changed:
             self._open = False
             self._changed.notify_all()
 
-    def _bury(self, letter: Any) -> None:
+    def _wait(self, most: int, deadline: float, gone: Callable[[], bool]) -> list[Given]:
+        while self._open:
+            now = time.monotonic()
+            self._queue.turn(now)
+            if gone():
+                break
+            if given := self._queue.take(most, now):
+                return given
+            if now >= deadline:
+                break
+            due = self._queue.next_due()
+            self._changed.wait(min(deadline, now + _LOOK, due if due is not None else deadline) - now)
+        return []
+
+    def _bury(self, letter: DeadLetter) -> None:
         if self.settings.container:
             self.letters.write(dead_letters.pulled(letter))
 
@@ -117,7 +124,7 @@ class PushSubscription:
             self._pusher.put(event for event in events if self.settings.matches(event.fields))
 
     def counts(self) -> dict[str, int]:
-        return {"events": self._pusher.waiting, "locked": 0}
+        return {"events": self._pusher.waiting}
 
     def close(self) -> None:
         self._pusher.close()
