@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -120,9 +119,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _gone(self) -> bool:
-        readable, _, _ = select.select([self.connection], [], [], 0)
         try:
-            return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
+            return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
         except OSError:
             return True
 
