@@ -30,6 +30,14 @@ def test_topics_and_subscriptions_come_and_go(emulator: Running, topic: str) -> 
         assert caught.value.status == 404
 
 
+def test_topic_has_at_most_500_subscriptions(emulator: Running, topic: str) -> None:
+    for number in range(499):
+        emulator.make_subscription(topic, f"other-{number}")
+    with pytest.raises(AdminError, match="500"):
+        emulator.make_subscription(topic, "too-many")
+    emulator.make_subscription(topic, "billing")
+
+
 def test_state_of_a_subscription(emulator: Running, topic: str) -> None:
     with publisher(emulator, topic) as sender, consumer(emulator, topic, "billing") as receiver:
         sender.send([CloudEvent(source="/s", type="t") for _ in range(3)])

@@ -315,6 +315,13 @@ def test_event_is_delivered_to_a_queue(tmp_path: Path) -> None:
     }
 
 
+def test_partition_key_yields_to_the_session_id() -> None:
+    sent = message(Outgoing(b"{}", "application/json", {"PartitionKey": "p", "x": "y"}, "1"))
+    assert (sent.partition_key, sent.application_properties) == ("p", {"x": "y"})
+    sent = message(Outgoing(b"{}", "application/json", {"PartitionKey": "p", "SessionId": "s"}, "1"))
+    assert (sent.session_id, sent.partition_key) == ("s", None)
+
+
 def test_queue_without_a_service_bus_ends_in_the_container(emulator: Running, name: str) -> None:
     emulator.make_custom(name)
     emulator.subscribe(

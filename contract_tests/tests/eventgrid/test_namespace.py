@@ -143,7 +143,7 @@ def test_released_event_comes_back_after_the_delay(emulator: Running, topic: str
         assert (again.event.id, again.broker_properties.delivery_count) == ("e-2", 2)
         (again,) = receiver.receive(max_events=2, max_wait_time=10)
         assert again.event.id == "e-1"
-        assert time.monotonic() - began >= 1.0
+        assert 1.0 <= time.monotonic() - began < 9.0  # ten seconds, ten times as fast
 
 
 def test_rejected_event_is_a_dead_letter(emulator: Running, topic: str) -> None:

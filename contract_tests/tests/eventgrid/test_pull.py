@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import msgspec
 import pytest
 
+from cloudevents_bridge_contract.emulators.eventgrid import grid
+from cloudevents_bridge_contract.emulators.eventgrid.dead_letters import DeadLetters
 from cloudevents_bridge_contract.emulators.eventgrid.events import Event
-from cloudevents_bridge_contract.emulators.eventgrid.pull import DeadLetter, Queue
+from cloudevents_bridge_contract.emulators.eventgrid.pull import DeadLetter, Given, Queue
+from cloudevents_bridge_contract.emulators.eventgrid.settings import pull_settings
+from cloudevents_bridge_contract.emulators.process import wait_until
 
 
 class Held:
@@ -60,7 +67,8 @@ def test_last_delivery_that_comes_back_is_buried(how: str) -> None:
     assert held.buried == []
     if how == "release":
         held.queue.release([token], 3, 10)
-    held.queue.turn(62)
+    else:
+        held.queue.turn(62)
     assert [(each.attempts, each.reason) for each in held.buried] == [(2, "Maximum delivery attempts was exceeded.")]
     assert len(held.queue) == held.queue.locked == 0
 
@@ -85,3 +93,15 @@ def test_what_is_due_next() -> None:
     assert held.queue.next_due() == 1000
     held.take(5)
     assert held.queue.next_due() == 65
+
+
+def test_receive_is_woken_by_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "_LOOK", 60.0)
+    subscription = grid.PullSubscription(pull_settings({}, scale=1, strict=True), DeadLetters(tmp_path))
+    got: list[Given] = []
+    thread = threading.Thread(target=lambda: got.extend(subscription.receive(10, 60, lambda: False)), daemon=True)
+    thread.start()
+    assert wait_until(lambda: subscription.counts()["receivers"] == 1, 10)
+    subscription.put([Event(msgspec.Raw(b"{}"), {})])
+    thread.join(10)
+    assert [each.delivery for each in got] == [1]
