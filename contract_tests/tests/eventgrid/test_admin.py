@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +120,39 @@ def test_chunked_body_on_a_connection_that_is_kept(
         response = connection.getresponse()
         assert (response.status, response.read()) == (200, b"{}")
     assert emulator.admin("GET", f"topics/{topic}/billing")["events"] == 2
+
+
+def test_who_expects_to_be_asked_for_the_body_is_asked(emulator: Running, topic: str) -> None:
+    event = b'{"specversion":"1.0","id":"1","source":"/s","type":"t"}'
+    head = (
+        f"POST /topics/{topic}:publish?api-version=2024-06-01 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+        f"Authorization: SharedAccessKey {KEY}\r\nContent-Type: application/cloudevents+json\r\n"
+        f"Content-Length: {len(event)}\r\n\r\n"
+    )
+    host, _, port = emulator.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(head.encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 100 ")
+        client.sendall(event)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("name", ["Authorization", "aeg-sas-key", "aeg-sas-token"])
+def test_credentials_beyond_ascii_are_only_wrong(
+    emulator: Running, name: str, connection: http.client.HTTPConnection
+) -> None:
+    connection.request("POST", "/x/api/events", headers={name: "SharedAccessSignature é"})
+    assert connection.getresponse().status == 401
+
+
+def test_program_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cloudevents_bridge_contract.emulators.eventgrid", "--port=0", "--key=c2VjcmV0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as program:
+        assert program.stdout is not None
+        said = program.stdout.readline()
+        program.terminate()
+        assert program.wait(20) == 0
+    assert re.fullmatch(r"Event Grid on http://127.0.0.1:\d+, access key c2VjcmV0\n", said)
 
 
 @pytest.mark.parametrize(

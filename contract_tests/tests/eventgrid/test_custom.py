@@ -11,20 +11,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 from azure.core.credentials import AzureKeyCredential, AzureSasCredential
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from azure.core.messaging import CloudEvent
-from azure.eventgrid import EventGridEvent, generate_sas
-from eventgrid.running import Token, custom
+from azure.eventgrid import EventGridEvent, EventGridPublisherClient, generate_sas
+from azure.servicebus.exceptions import MessageSizeExceededError, MessagingEntityNotFoundError, ServiceBusError
+from eventgrid.running import CREDENTIAL, Token, custom
 
 from cloudevents_bridge_contract.emulators.eventgrid.auth import Access
 from cloudevents_bridge_contract.emulators.eventgrid.grid import Grid
 from cloudevents_bridge_contract.emulators.eventgrid.launcher import KEY, AdminError, Running
 from cloudevents_bridge_contract.emulators.eventgrid.server import Emulator
-from cloudevents_bridge_contract.emulators.eventgrid.targets import Outgoing, Undelivered, message
+from cloudevents_bridge_contract.emulators.eventgrid.targets import Outgoing, ServiceBusQueues, Undelivered, message
 from cloudevents_bridge_contract.emulators.process import wait_until
 
 
@@ -313,6 +315,62 @@ def test_event_is_delivered_to_a_queue(tmp_path: Path) -> None:
         "aeg-metadata-version": "1.0",
         "aeg-output-event-id": "e-7",
     }
+
+
+class ServiceBusClient:
+    """Stands for that of azure-servicebus: what was sent, and what happens instead."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Any]] = []
+        self.opened: list[str] = []
+        self.trouble: list[Exception] = []
+
+    def from_connection_string(self, connection: str, **options: Any) -> ServiceBusClient:
+        assert (connection, options) == ("Endpoint=sb://x", {"retry_total": 0})
+        return self
+
+    def get_queue_sender(self, queue: str) -> Any:
+        self.opened.append(queue)
+        return SimpleNamespace(send_messages=lambda sent: self._send(queue, sent), close=lambda: None)
+
+    def _send(self, queue: str, sent: Any) -> None:
+        if self.trouble:
+            raise self.trouble.pop()
+        self.sent.append((queue, sent))
+
+
+def test_queues_are_reached_by_azure_servicebus(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = ServiceBusClient()
+    monkeypatch.setattr("azure.servicebus.ServiceBusClient", client)
+    queues = ServiceBusQueues("Endpoint=sb://x")
+    event = Outgoing(b"{}", "application/json", {}, "1")
+    for _ in range(2):
+        queues.deliver("q", event)
+    assert ([queue for queue, _ in client.sent], client.opened) == (["q", "q"], ["q"])
+    for trouble, outcome, final, opened in (
+        (MessageSizeExceededError(message="big"), "PayloadTooLarge", True, 1),
+        (MessagingEntityNotFoundError(message="none"), "NotFound", False, 2),
+        (ServiceBusError(message="down"), "ServiceUnavailable", False, 3),
+    ):
+        client.trouble.append(trouble)
+        with pytest.raises(Undelivered) as caught:
+            queues.deliver("q", event)
+        assert (caught.value.outcome, caught.value.final) == (outcome, final)
+        queues.deliver("q", event)
+        assert len(client.opened) == opened
+
+
+def test_where_the_sdk_takes_that_it_shall_not_retry(emulator: Running, name: str) -> None:
+    """For custom topics the constructor drops `retry_total`; it has to be given in each call."""
+    emulator.make_custom(name)
+    for once, options in (("constructor", {"retry_backoff_factor": 0.01}), ("call", {"retry_total": 0})):
+        emulator.fail("send", 503, "Busy", times=10)
+        before = emulator.requests().get("send", 0)
+        sender = EventGridPublisherClient(emulator.custom_url(name), CREDENTIAL, retry_total=0)
+        with sender, pytest.raises(HttpResponseError):
+            sender.send(_event(), **options)
+        assert emulator.requests()["send"] - before == (1 if once == "call" else 4)
+    emulator.fail("send", 503, "Busy", times=0)
 
 
 def test_partition_key_yields_to_the_session_id() -> None:

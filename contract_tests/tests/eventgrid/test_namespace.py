@@ -316,3 +316,25 @@ def test_faults_and_counts() -> None:
             assert response.headers["Retry-After"] == "1"
         sender.send(_event())
         assert running.requests() == {"publish": 3}
+
+
+def test_many_consumers_get_each_event_once(emulator: Running, topic: str) -> None:
+    emulator.make_subscription(topic, "many")
+    got: list[int] = []
+
+    def consume() -> None:
+        with consumer(emulator, topic, "many") as receiver:
+            while (state := emulator.admin("GET", f"topics/{topic}/many"))["events"] > state["locked"]:
+                received = receiver.receive(max_events=30, max_wait_time=10)
+                if received:
+                    receiver.acknowledge(lock_tokens=[each.broker_properties.lock_token for each in received])
+                    got.extend(each.event.data["id"] for each in received)
+
+    with publisher(emulator, topic) as sender:
+        sender.send([_event(number) for number in range(1000)])
+    threads = [threading.Thread(target=consume, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(got) == list(range(1000))

@@ -28,7 +28,7 @@ class Access:
         Problem: 401 where the caller has neither the key nor a token.
         """
         scheme, _, credential = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "sharedaccesskey" and self._same(credential):
+        if scheme.lower() == "sharedaccesskey" and _same(credential, self._key):
             return
         self._bearer(scheme, credential)
 
@@ -37,7 +37,7 @@ class Access:
         Problem: 401 where the caller has neither the key, nor a valid signature, nor a token.
         """
         if "aeg-sas-key" in headers:
-            if not self._same(headers["aeg-sas-key"]):
+            if not _same(headers["aeg-sas-key"], self._key):
                 raise unauthorized("The access key is not valid.")
             return
         scheme, _, credential = headers.get("authorization", "").partition(" ")
@@ -50,20 +50,21 @@ class Access:
     def _bearer(self, scheme: str, credential: str) -> None:
         if scheme.lower() != "bearer" or not credential:
             raise unauthorized("The request has no valid access key, signature or token.")
-        if self._token is not None and not hmac.compare_digest(credential, self._token):
+        if self._token is not None and not _same(credential, self._token):
             raise unauthorized("The token is not valid.")
-
-    def _same(self, key: str) -> bool:
-        return hmac.compare_digest(key.encode(), self._key.encode())
 
     def _signed(self, token: str) -> None:
         unsigned, _, signature = token.rpartition("&s=")
         made = hmac.new(base64.b64decode(self._key), unsigned.encode(), hashlib.sha256).digest()
-        if not hmac.compare_digest(unquote(signature), base64.b64encode(made).decode()):
+        if not _same(unquote(signature), base64.b64encode(made).decode()):
             raise unauthorized("The shared access signature is not valid.")
         until = unquote(dict(part.partition("=")[::2] for part in unsigned.split("&")).get("e", ""))
         if _moment(until) <= datetime.now(UTC):
             raise unauthorized("The shared access signature has expired.")
+
+
+def _same(given: str, right: str) -> bool:
+    return hmac.compare_digest(given.encode(), right.encode())
 
 
 def _moment(text: str) -> datetime:
