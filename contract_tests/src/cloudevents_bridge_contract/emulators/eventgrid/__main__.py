@@ -33,12 +33,12 @@ def main(arguments: list[str]) -> int:
     queues = ServiceBusQueues(given.service_bus) if given.service_bus else None
     grid = Grid(given.containers, queues=queues, time_scale=given.time_scale, strict=given.strict)
     with Emulator((given.host, given.port), grid, Access(given.key, given.token)) as emulator:
-        host, port = emulator.server_address[:2]
-        print(f"Event Grid on http://{host!s}:{port}, access key {given.key}", flush=True)
         end = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: end.set())
         threading.Thread(target=emulator.serve_forever, daemon=True).start()
+        host, port = emulator.server_address[:2]
+        print(f"Event Grid on http://{host!s}:{port}, access key {given.key}", flush=True)
         end.wait()
         emulator.shutdown()
     return 0
