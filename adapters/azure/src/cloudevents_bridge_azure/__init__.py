@@ -1,0 +1,1 @@
+"""Azure Event Grid. Being written: no URL scheme is registered yet."""
