@@ -257,9 +257,7 @@ def test_time_to_live(bus: Bus) -> None:
 
 
 def test_duplicates_within_the_window_are_taken_and_dropped(bus: Bus) -> None:
-    name = bus.queue(
-        requires_duplicate_detection=True, duplicate_detection_history_time_window=timedelta(seconds=2)
-    )
+    name = bus.queue(requires_duplicate_detection=True, duplicate_detection_history_time_window=timedelta(seconds=2))
     twice = [ServiceBusMessage(b"a", message_id="one"), ServiceBusMessage(b"b", message_id="one")]
     bus.send(name, *twice, ServiceBusMessage(b"c", message_id="two"))
     receiver = bus.receiver(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -114,23 +115,36 @@ def test_a_session_whose_lock_ends_goes_to_another(bus: Bus) -> None:
     other.complete_message(taken)
 
 
-def test_order_in_a_session_over_abandon_and_dead_letter(bus: Bus) -> None:
+def test_what_is_abandoned_keeps_its_place(bus: Bus) -> None:
     name = bus.queue(requires_session=True)
     bus.send(name, _of("one", *[b"%d" % number for number in range(20)]))
     receiver = bus.receiver(name, session_id="one", prefetch_count=1)
     (head,) = receiver.receive_messages(1, max_wait_time=WAIT)
     receiver.abandon_message(head)
-    seen: list[bytes] = []
+    receiver.close()
+    again = bus.receiver(name, session_id="one", prefetch_count=20)
+    found: list[Any] = []
 
-    def all_seen() -> bool:
-        for each in receiver.receive_messages(1, max_wait_time=1):
-            if each.message.header.delivery_count == 0 or _bodies([each]) == [b"0"]:
-                seen.extend(_bodies([each]))
-            receiver.complete_message(each)
-        return len(seen) == 20
+    def all_here() -> bool:
+        found.extend(again.receive_messages(20 - len(found), max_wait_time=2))
+        return len(found) == 20
 
-    assert wait_until(all_seen, 30)
-    assert sorted(seen, key=int) == [b"%d" % number for number in range(20)]
+    assert wait_until(all_here, WAIT)
+    assert _bodies(found) == [b"%d" % number for number in range(20)]
+    assert [each.delivery_count for each in found] == [1] + [0] * 19
+
+
+def test_a_dropped_connection_frees_the_session(bus: Bus) -> None:
+    name = bus.queue(requires_session=True)
+    bus.send(name, *_of("one", b"a"))
+    lost = bus.receiver(name, session_id="one", prefetch_count=10)
+    transport = lost._handler._connection._transport
+    transport.sock.shutdown(socket.SHUT_RDWR)
+    began = time.monotonic()
+    receiver = bus.receiver(name, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=WAIT, prefetch_count=10)
+    assert receiver.session.session_id == "one"
+    assert time.monotonic() - began < 5
+    transport.sock.close()
 
 
 @pytest.mark.parametrize(("prefetch", "order"), [(0, [b"c", b"b"]), (10, [b"b", b"c"])])

@@ -67,12 +67,10 @@ class Front(Handler):  # type: ignore[misc]
         event.connection.close()
 
     def on_transport_closed(self, event: Any) -> None:
-        if event.connection is not None:
-            with self._lock:
-                for each in [each for each in self._outgoing if each.link.connection == event.connection]:
-                    self._leave(each)
-                self._nodes.forget(event.connection)
-                self._pump()
+        with self._lock:
+            for each in [each for each in self._outgoing if each.link.transport in (None, event.transport)]:
+                self._leave(each)
+            self._pump()
 
     # -- links
 
@@ -174,12 +172,10 @@ class Front(Handler):  # type: ignore[misc]
                 self._namespace.send(incoming.path, messages, self._namespace.clock())
             delivery.update(Delivery.ACCEPTED)
         except Refusal as refusal:
-            delivery.local.condition = Condition(refusal.condition, refusal.text)
-            delivery.update(Delivery.REJECTED)
+            _reject(delivery, refusal)
         except Exception as error:  # noqa: BLE001 - one client's nonsense does not end the server
             _log.exception("a message could not be taken")
-            delivery.local.condition = Condition(refusals.INTERNAL, str(error))
-            delivery.update(Delivery.REJECTED)
+            _reject(delivery, Refusal(refusals.INTERNAL, str(error)))
         delivery.settle()
         if link.credit < _CREDIT // 2:
             link.flow(_CREDIT - link.credit)
@@ -193,8 +189,7 @@ class Front(Handler):  # type: ignore[misc]
             outgoing.settle(token, delivery, self._namespace.clock())
             delivery.update(delivery.remote_state)
         except Refusal as refusal:
-            delivery.local.condition = Condition(refusal.condition, refusal.text)
-            delivery.update(Delivery.REJECTED)
+            _reject(delivery, refusal)
         delivery.settle()
 
     # -- what is due
@@ -259,10 +254,20 @@ def _filters(link: Any) -> dict[str, Any]:
     return {str(name): value for name, value in (found or {}).items()}
 
 
+def _reject(delivery: Any, refusal: Refusal) -> None:
+    delivery.local.condition = _condition(refusal)
+    delivery.update(Delivery.REJECTED)
+
+
+def _condition(refusal: Refusal) -> Condition:
+    """With an info: an error of two fields, as Proton writes it without one, hangs Azure's client for good."""
+    return Condition(symbol(refusal.condition), refusal.text, {symbol("tracking-id"): str(uuid.uuid4())})
+
+
 def _refuse(link: Any, refusal: Refusal) -> None:
     """An attach without source and target, then the reason."""
     if not link.state & Endpoint.LOCAL_ACTIVE:
         link.source.type = link.target.type = Terminus.UNSPECIFIED
         link.open()
-    link.condition = Condition(symbol(refusal.condition), refusal.text)
+    link.condition = _condition(refusal)
     link.close()

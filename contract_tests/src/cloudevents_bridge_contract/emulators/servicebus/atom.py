@@ -50,6 +50,8 @@ def rule(element: ET.Element, name: str) -> Rule:
     """
     given = element.find(f"{SB}Filter")
     acted = element.find(f"{SB}Action")
+    if acted is None:  # the service always answers with one
+        acted = ET.Element(f"{SB}Action", {_TYPE: "EmptyRuleAction"})
     kind = "TrueFilter" if given is None else given.get(_TYPE, "TrueFilter").rpartition(":")[2]
     if kind == "CorrelationFilter" and given is not None:
         system = {
@@ -64,7 +66,7 @@ def rule(element: ET.Element, name: str) -> Rule:
     else:
         raise ValueError(f"There is no filter of the kind {kind}.")
     action = None
-    if acted is not None and (statements := _text(acted, "SqlExpression")):
+    if statements := _text(acted, "SqlExpression"):
         action = sql.action(statements, _parameters(acted))
     kept = [ET.tostring(each, encoding="unicode") for each in (given, acted) if each is not None]
     return Rule(name, takes, action, "".join(kept))
@@ -127,8 +129,8 @@ def default_rule(element: ET.Element) -> Rule:
     """The first rule of a new subscription; everything, where its description has none."""
     given = element.find(f"{SB}DefaultRuleDescription")
     if given is None:
-        true = f'<Filter xmlns="{SB[1:-1]}" xmlns:i="{_TYPE[1:].partition("}")[0]}" i:type="TrueFilter">'
-        return rules.everything()._replace(xml=f"{true}<SqlExpression>1=1</SqlExpression></Filter>")
+        given = ET.Element(f"{SB}RuleDescription")
+        ET.SubElement(ET.SubElement(given, f"{SB}Filter", {_TYPE: "TrueFilter"}), f"{SB}SqlExpression").text = "1=1"
     return rule(given, _text(given, "Name") or rules.DEFAULT)
 
 

@@ -15,6 +15,14 @@ from cloudevents_bridge_contract.emulators.servicebus.queue import Stored
 from cloudevents_bridge_contract.emulators.servicebus.refusals import Refusal
 
 Body = Mapping[str, Any]
+OF_A_SESSION = {
+    "update-disposition",
+    "renew-session-lock",
+    "set-session-state",
+    "get-session-state",
+    "receive-by-sequence-number",
+}
+"""What only the holder of a session can do, where the request names one."""
 _NOTHING_FOUND = 204
 _RECEIVE_AND_DELETE = 0
 _RIGHTS = {"schedule-message": "Send", "cancel-scheduled-message": "Send"}

@@ -28,16 +28,17 @@ _PROPERTIES = {
 
 def message(headers: Mapping[str, str], body: bytes) -> Message:
     """Raises ValueError: the broker's properties are no JSON object, or a value of theirs is none of its kind."""
-    broker: dict[str, Any] = json.loads(headers.get("BrokerProperties") or "{}")
+    headers = {name.lower(): value for name, value in headers.items()}
+    broker: dict[str, Any] = json.loads(headers.get("brokerproperties") or "{}")
     built = ProtonMessage(body=body, inferred=True)
-    built.content_type = headers.get("Content-Type", "")
+    built.content_type = headers.get("content-type", "")
     for name, attribute in _PROPERTIES.items():
         if name in broker:
             setattr(built, attribute, broker[name])
     if at := broker.get("ScheduledEnqueueTimeUtc"):
         moment = parsedate_to_datetime(at).replace(tzinfo=UTC).timestamp()
         built.annotations = {symbol("x-opt-scheduled-enqueue-time"): timestamp(int(moment * 1000))}
-    built.properties = {name: _value(text) for name, text in headers.items() if name.lower() not in _PLAIN}
+    built.properties = {name: _value(text) for name, text in headers.items() if name not in _PLAIN}
     return Message.parse(built.encode())
 
 

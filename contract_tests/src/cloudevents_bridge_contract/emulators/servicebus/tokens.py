@@ -32,18 +32,18 @@ class Claim(NamedTuple):
         return right in self.rights and self.expires > now and (not self.audience or below)
 
 
-def claim(token: str, keys: Mapping[str, Key], now: float, *, bearer: bool = False) -> Claim:
-    """What a token allows. `bearer`: it is one of Entra ID's, which are taken as they are, for everything.
+def claim(token: str, keys: Mapping[str, Key], now: float) -> Claim:
+    """What a token allows. One that is no shared access signature is one of Entra ID's: taken as it is, for all.
 
     Raises:
         Refusal: if it is not signed with one of the keys, or has expired.
     """
-    if bearer:
-        return Claim("", ALL, now + 3600)
     kind, _, rest = token.partition(" ")
+    if kind != "SharedAccessSignature" and token:
+        return Claim("", ALL, now + 3600)
     fields = dict(urllib.parse.parse_qsl(rest, keep_blank_values=True))
     key = keys.get(fields.get("skn", ""))
-    if kind != "SharedAccessSignature" or key is None:
+    if key is None:
         raise Refusal(refusals.UNAUTHORIZED, "InvalidSignature: The token has an invalid signature.")
     raw = dict(each.partition("=")[::2] for each in rest.split("&"))  # it is signed as it was written
     digest = hmac.new(

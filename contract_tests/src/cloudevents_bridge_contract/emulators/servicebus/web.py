@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _require(self, right: str, path: str) -> None:
         given, now = self.headers.get("Authorization", ""), self.server.namespace.clock()
-        claim = tokens.claim(given, self.server.keys, now, bearer=given.startswith("Bearer "))
+        claim = tokens.claim(given, self.server.keys, now)
         if not claim.allows(right, path, now):
             raise Answer(401, f"{right} claims are required for this operation: {path}.")
 
