@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-proton = pytest.importorskip("proton", reason="not run (python-qpid-proton is not installed)")
+pytest.importorskip("proton", reason="not run (python-qpid-proton is not installed)")
+import proton
+
 from cloudevents_bridge_contract.emulators.servicebus import encoding, refusals, settings, sql
 from cloudevents_bridge_contract.emulators.servicebus.message import Message
 from cloudevents_bridge_contract.emulators.servicebus.namespace import Namespace

@@ -45,6 +45,7 @@ class Front(Handler):  # type: ignore[misc]
 
     def on_timer_task(self, event: Any) -> None:
         with self._lock:
+            self._namespace.tick(self._namespace.clock())
             self._pump()
         self._container.schedule(_TICK, self)
 
@@ -197,7 +198,6 @@ class Front(Handler):  # type: ignore[misc]
     def _pump(self) -> None:
         """Give sessions and messages to whoever waits for them."""
         now = self._namespace.clock()
-        self._namespace.tick(now)
         for outgoing in list(self._outgoing):
             try:
                 if self._namespace.queue(outgoing.queue.path) is not outgoing.queue:

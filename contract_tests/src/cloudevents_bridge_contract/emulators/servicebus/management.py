@@ -25,6 +25,7 @@ OF_A_SESSION = {
 """What only the holder of a session can do, where the request names one."""
 _NOTHING_FOUND = 204
 _RECEIVE_AND_DELETE = 0
+_ALL_SESSIONS = 253_402_300_800_000  # ms: the year 10000, which asks for all
 _RIGHTS = {"schedule-message": "Send", "cancel-scheduled-message": "Send"}
 
 
@@ -107,6 +108,7 @@ def _renew_session(namespace: Namespace, path: str, body: Body, now: float) -> t
 def _set_state(namespace: Namespace, path: str, body: Body, now: float) -> tuple[int, Any]:
     queue, session, state = namespace.queue(path), body["session-id"], body.get("session-state")
     queue.session_end(session, None, now)
+    queue.state_times[session] = now
     if state is None:
         queue.session_states.pop(session, None)
     else:
@@ -122,8 +124,12 @@ def _get_state(namespace: Namespace, path: str, body: Body, now: float) -> tuple
 
 def _list_sessions(namespace: Namespace, path: str, body: Body, now: float) -> tuple[int, Any]:
     queue = namespace.queue(path)
-    held = {stored.message.session for stored in queue.stored.values() if stored.message.session is not None}
-    names = sorted({*held, *queue.session_states})
+    since = int(body.get("last-updated-time", _ALL_SESSIONS))
+    if since < _ALL_SESSIONS:
+        names = sorted(name for name, moment in queue.state_times.items() if moment * 1000 > since)
+    else:
+        held = {stored.message.session for stored in queue.stored.values() if stored.message.session is not None}
+        names = sorted({*held, *queue.session_states})
     skip, top = int(body.get("skip", 0)), int(body.get("top", 100))
     page = names[skip : skip + top]
     if not page:

@@ -64,6 +64,7 @@ class Queue:
         self.stored: dict[int, Stored] = {}
         self.sessions: dict[str, SessionLock] = {}
         self.session_states: dict[str, bytes] = {}
+        self.state_times: dict[str, float] = {}  # when each was set last
         self.changed = False  # something can be received that could not before
         self._ready: dict[str | None, list[int]] = {}  # per session: a heap of numbers, some of them out of date
         self._locked: dict[uuid.UUID, Stored] = {}
