@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -298,3 +299,22 @@ def test_forwarding_ends_after_four_hops(bus: Bus) -> None:
     of_transfers = bus.receiver(names[1], sub_queue=ServiceBusSubQueue.TRANSFER_DEAD_LETTER)
     (dead,) = of_transfers.receive_messages(1, max_wait_time=WAIT)
     assert dead.dead_letter_reason == "MaxTransferHopCountExceeded"
+
+
+def test_concurrent_receivers_lose_nothing_and_get_nothing_twice(bus: Bus) -> None:
+    name = bus.queue()
+    bus.send(name, *[[ServiceBusMessage(b"%d" % (start + n)) for n in range(100)] for start in range(0, 600, 100)])
+    receivers = [bus.receiver(name, prefetch_count=20) for _ in range(3)]
+
+    def receive(receiver: Any) -> list[int]:
+        found: list[int] = []
+        while messages := receiver.receive_messages(50, max_wait_time=1):
+            for message in messages:
+                receiver.complete_message(message)
+                found.append(int(_body(message)))
+        return found
+
+    with ThreadPoolExecutor(3) as pool:
+        shares = list(pool.map(receive, receivers))
+    assert sorted(sum(shares, [])) == list(range(600))
+    assert bus.admin.get_queue_runtime_properties(name).total_message_count == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -190,3 +191,25 @@ def test_subscriptions_have_sessions_too_and_bury_what_has_none(bus: Bus) -> Non
     assert _bodies(receiver.receive_messages(1, max_wait_time=WAIT)) == [b"a"]
     (dead,) = bus.receiver(topic, "s", sub_queue="deadletter").receive_messages(1, max_wait_time=WAIT)
     assert dead.dead_letter_reason == "Session id is null"
+
+
+def test_order_within_sessions_with_concurrent_receivers(bus: Bus) -> None:
+    name = bus.queue(requires_session=True)
+    sessions, each = 8, 25
+    for number in range(each):
+        bus.send(name, [ServiceBusMessage(b"%d" % number, session_id=f"s{n}") for n in range(sessions)])
+    seen: dict[str, list[int]] = {f"s{n}": [] for n in range(sessions)}
+
+    def receive() -> None:
+        with bus.client.get_queue_receiver(
+            name, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=WAIT, prefetch_count=each
+        ) as receiver:
+            while messages := receiver.receive_messages(each, max_wait_time=1):
+                for message in messages:
+                    seen[message.session_id].append(int(b"".join(message.body)))
+                    receiver.complete_message(message)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(receive) for _ in range(sessions)]:
+            done.result()
+    assert seen == {f"s{n}": list(range(each)) for n in range(sessions)}
