@@ -326,7 +326,7 @@ def test_a_message_by_one_http_request(bus: Bus, servicebus: Running) -> None:
     assert properties == {b"colour": b"red", b"size": 7}
 
 
-def test_a_restart_forgets_and_serves_again() -> None:
+def test_a_restart_forgets_and_serves_again(servicebus: Running) -> None:
     with started() as running:
         admin = ServiceBusAdministrationClient.from_connection_string(
             running.connection, transport=Plain(running.administration)
