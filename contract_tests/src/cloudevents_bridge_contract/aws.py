@@ -1,12 +1,14 @@
 """The rigs of AWS: standard and FIFO, on LocalStack, on MiniStack, or wherever the environment says.
 
-CEB_AWS_URL is the URL of a real account (`aws://eu-west-1`), CEB_AWS_ENDPOINT the address of an emulator that runs
-already. Without them an emulator that is on this machine is started, once per process.
+They use, in this order: the real account whose URL is in CEB_CONTRACT_AWS_URL (`aws://eu-west-1`); the emulator at
+CEB_CONTRACT_AWS_ENDPOINT; an emulator on this machine, started once per process. Where there is none of them the cases
+are not run.
 """
 
 from __future__ import annotations
 
 import atexit
+import base64
 import json
 import os
 import threading
@@ -21,9 +23,12 @@ from cloudevents_bridge import Capability, CloudEvent, Topic
 from cloudevents_bridge_contract.emulators import localstack as localstack_
 from cloudevents_bridge_contract.emulators import ministack as ministack_
 from cloudevents_bridge_contract.emulators.process import Server
+from cloudevents_bridge_contract.emulators.proxy import Proxy
 from cloudevents_bridge_contract.emulators.venvs import NotInstalledError
 from cloudevents_bridge_contract.rig import NativeMessage, NotRun, Rig
 
+URL_VARIABLE = "CEB_CONTRACT_AWS_URL"
+ENDPOINT_VARIABLE = "CEB_CONTRACT_AWS_ENDPOINT"
 REGION = "eu-west-1"
 _STEADY = frozenset(
     {
@@ -88,6 +93,7 @@ class AwsRig(Rig):
     lease = 2.0  # LocalStack is up to a second late
     wakeup = 2.0
     patience = 15.0
+    delay_step = 1.0
     topic_native: Mapping[Capability, Mapping[str, Any]] = {Capability.DEDUPLICATION: {"deduplication": 300}}
     scheme = "aws"
 
@@ -98,15 +104,18 @@ class AwsRig(Rig):
         # The last poll of a subscriber that is closed is waited for: 20 seconds would make the suite long.
         self.options: Mapping[str, Any] = {"client": counting_client, "poll": 1}
         self._make = make
+        self._proxy: Proxy | None = None
 
     @contextmanager
     def start(self) -> Iterator[str]:
-        if url := os.environ.get("CEB_AWS_URL"):
+        if url := os.environ.get(URL_VARIABLE):
             self.kind, self.quirks, self.duplicates = "live", {}, "count"
             yield url
             return
-        endpoint = os.environ.get("CEB_AWS_ENDPOINT") or f"http://{running(self._make).address}"
-        with pytest.MonkeyPatch.context() as patch:
+        given = os.environ.get(ENDPOINT_VARIABLE)
+        port = running(self._make).port if given is None else int(given.rpartition(":")[2])
+        with pytest.MonkeyPatch.context() as patch, Proxy(port) as self._proxy:
+            endpoint = f"http://127.0.0.1:{self._proxy.port}"
             for name, value in {
                 "AWS_ACCESS_KEY_ID": "test",
                 "AWS_SECRET_ACCESS_KEY": "test",
@@ -118,6 +127,19 @@ class AwsRig(Rig):
                 patch.setenv(name, value)
             patch.delenv("AWS_PROFILE", raising=False)
             yield f"{self.scheme}://{REGION}?account=000000000000&endpoint={endpoint}"
+
+    def break_connections(self) -> None:
+        self._behind("connections that can be cut").cut()
+
+    @contextmanager
+    def stuck(self) -> Iterator[None]:
+        with self._behind("a broker that can be held").hold():
+            yield
+
+    def _behind(self, what: str) -> Proxy:
+        if self._proxy is None:
+            raise NotRun(f"a real account has no {what}")
+        return self._proxy
 
     def control_plane_calls(self, url: str) -> int:
         return sum(count for name, count in requests.items() if name not in _STEADY)
@@ -143,7 +165,10 @@ class AwsRig(Rig):
     def native_form(self, event: CloudEvent) -> NativeMessage:
         form: dict[str, Any] = {"specversion": "1.0", "id": event.id, "source": event.source, "type": event.type}
         form |= {name: value for name, value in (("subject", event.subject), *event.extensions.items()) if value}
-        form |= {"datacontenttype": "application/json", "data": event.data}
+        if isinstance(event.data, bytes):
+            form |= {"data_base64": base64.b64encode(event.data).decode()}
+        else:
+            form |= {"datacontenttype": "application/json", "data": event.data}
         body = json.dumps(form, ensure_ascii=False, separators=(",", ":")).encode()
         return NativeMessage(body, {"content-type": "application/cloudevents+json"})
 
@@ -172,9 +197,6 @@ class QueueRig(AwsRig):
 
 
 _LOCALSTACK: Mapping[str, str] = {}
-_LOCALSTACK_FIFO: Mapping[str, str] = {
-    "order.nacked_key_holds_only_its_own": "what is given back of a group is handed out although its head waits",
-}
 _MINISTACK: Mapping[str, str] = {}
 
 
@@ -183,7 +205,7 @@ def localstack() -> AwsRig:
 
 
 def localstack_fifo() -> FifoRig:
-    return FifoRig("aws-fifo-localstack", localstack_.localstack, localstack_.KIND, _LOCALSTACK_FIFO)
+    return FifoRig("aws-fifo-localstack", localstack_.localstack, localstack_.KIND, _LOCALSTACK)
 
 
 def ministack() -> AwsRig:

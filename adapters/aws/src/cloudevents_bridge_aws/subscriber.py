@@ -64,6 +64,7 @@ class Subscriber:
             settle="each",
             free_release=False,
             dead=False,
+            key_batches=keyed,
         )
         self._clients = clients
         self._where, self._url = where, url
