@@ -18,7 +18,7 @@ TOTAL = 43_200
 """Seconds from its receipt to which a message can be kept from others: SQS's 12 hours."""
 _MARGIN = 60
 _NACK = TOTAL - 3600  # what is given back has been held for a while, and the 12 hours count from its receipt
-_RECEIVES = 8
+_RECEIVES = 4  # more bring little, and each may take what its own worker gives back at stop
 _SYSTEM = ["ApproximateReceiveCount", "MessageGroupId"]
 _COUNT = ["ApproximateReceiveCount"]
 
