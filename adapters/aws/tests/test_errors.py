@@ -11,10 +11,10 @@ from cloudevents_bridge.errors import ErrorCode
 from cloudevents_bridge_aws.errors import classify, of_code
 
 
-def _client_error(code: str, operation: str = "PublishBatch", status: int = 400, **headers: str) -> Exception:
+def _client_error(code: str, operation: str = "PublishBatch", status: int = 400, headers: Any = None) -> Exception:
     answer: Any = {
         "Error": {"Code": code, "Message": "why"},
-        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers or {}},
     }
     error: Exception = native.ClientError(answer, operation)
     return error
@@ -59,7 +59,7 @@ def test_unknown_code_that_is_not_the_senders_fault_may_have_been_done() -> None
 
 
 def test_wait_that_is_asked_for_is_passed_on() -> None:
-    assert classify(_client_error("503", **{"retry-after": "7"})).retry_after == 7.0
+    assert classify(_client_error("503", headers={"retry-after": "7"})).retry_after == 7.0
 
 
 @pytest.mark.parametrize(

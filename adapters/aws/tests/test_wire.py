@@ -83,7 +83,7 @@ def test_bodies(body: bytes) -> None:
 
 
 def test_foreign_attributes_are_text() -> None:
-    native = {
+    native: wire.Attributes = {
         "number": {"DataType": "Number", "StringValue": "7"},
         "text": {"DataType": "Binary", "BinaryValue": b"abc"},
         "bytes": {"DataType": "Binary", "BinaryValue": b"\xff"},
