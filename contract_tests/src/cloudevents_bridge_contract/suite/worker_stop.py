@@ -192,11 +192,13 @@ class WorkerStopCases:
     def test_rolling_restarts_dead_letter_nothing(self, bench: Bench) -> None:
         topic = bench.topic(lease=LONG * bench.rig.patience, max_attempts=5)
         bench.publish(topic, *(events := bench.events(20)))
+        # Where giving back spends an attempt, an event that was given back often has the process for itself.
+        enough = 2 if bench.driver().open_subscriber(native_place(topic, 0)).traits.free_release else 1
         gate = bench.gate()
         for _ in range(10):
             runs = Runs(lambda delivery: gate.wait(60))
             worker = work(bench, topic, runs, concurrency=2, grace=0.0)
-            bench.eventually(lambda runs=runs: runs.inside() == 2, "two handlers run")  # type: ignore[misc]
+            bench.eventually(lambda runs=runs: runs.inside() >= enough, "handlers run")  # type: ignore[misc]
             worker.close()
         comes_back(bench, topic, events, 10)
         assert bench.letters(topic, 0) == []
