@@ -217,22 +217,27 @@ class Topology:
 
     def _delete_topic(self, topic: Topic) -> None:
         address = self._names.topic(topic)
-        queues: dict[str, Address] = {}
-        for each in self._topics.subscribed(address):
-            if each.protocol == "sqs":
-                queues[each.endpoint] = Address.of_arn(each.endpoint)
-            if each.arn.startswith("arn:"):
-                self._topics.unsubscribe(address, each.arn)
+        foreign = self._foreign(address)
+        if not foreign and self._topics.read(address) is not None:
+            self._refuse_others(topic, address, self._topics.tags(address))
+        subscribed = {each.endpoint: each.arn for each in self._topics.subscribed(address) if each.protocol == "sqs"}
+        queues = {arn: Address.of_arn(arn) for arn in subscribed}
         for queue in self._queues.beginning_with(f"{topic.name}--", self._options.region, self._clients.account()):
-            queues[queue.arn] = queue
+            if queue.name.endswith(FIFO) == fifo(topic):  # the others are those of a twin
+                queues[queue.arn] = queue
         for queue in queues.values():
             if not self._foreign(queue) and self._is_of(queue, topic):
+                arn = subscribed.get(queue.arn, "")
+                if arn.startswith("arn:"):
+                    self._topics.unsubscribe(address, arn)
                 self._delete_with_letters(queue)
-        if not self._foreign(address):
+        if not foreign:
             self._topics.delete(address)
 
     def _delete_queue(self, place: Place) -> None:
         queue = self._names.queue(place)
+        if not self._foreign(queue) and self._queues.read(queue) is not None:
+            self._refuse_others(place, queue, self._queues.tags(queue))
         if isinstance(place, Subscription) and self._options.fan_out:
             topic = self._names.topic(place.topic)
             found = self._topics.subscription(topic, queue)
@@ -240,6 +245,16 @@ class Topology:
                 self._topics.unsubscribe(topic, found[0])
         if not self._foreign(queue):
             self._delete_with_letters(queue)
+
+    def _refuse_others(self, place: Place, address: Address, tags: Mapping[str, str]) -> None:
+        """What was made by others is never deleted, nor anything that hangs on it."""
+        if settings.TAG not in tags:
+            raise make_error(
+                ErrorCode.FAILED_PRECONDITION,
+                f"{place_name(place)} on {self._options.url} is {address.arn}, which this library did not make (it has "
+                f"no tag {settings.TAG}): nothing was deleted; tag it, or delete it with AWS's own tools",
+                broker=self._options.url,
+            )
 
     def _delete_with_letters(self, queue: Address) -> None:
         have = self._queues.read(queue) or {}
