@@ -229,7 +229,8 @@ def test_terraform_accepts_the_export(opened: Opened, tmp_path: Path, scheme: st
     if program is None:
         pytest.skip("not run: terraform is not installed")
     topic = Topic("orders", ordered=ordered, subscriptions=["orders" if scheme == "aws-sqs" else "billing"])
-    (tmp_path / "main.tf").write_text(opened(topic, scheme=scheme).topology.export("terraform"))
+    broker = opened(topic, scheme=scheme, queue_bytes=262_144)  # 1 MiB asks for a provider of 2025
+    (tmp_path / "main.tf").write_text(broker.topology.export("terraform"))
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([program, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -242,6 +243,11 @@ def test_terraform_accepts_the_export(opened: Opened, tmp_path: Path, scheme: st
     assert begun.returncode == 0, begun.stderr
     done = run("validate", "-no-color")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_large_queues_ask_for_the_provider_that_knows_them(opened: Opened) -> None:
+    assert 'version = ">= 6.8"' in opened(ORDERS).topology.export("terraform")
+    assert 'version = ">= 5.0"' in opened(ORDERS, queue_bytes=262_144).topology.export("terraform")
 
 
 def test_there_is_no_bicep(opened: Opened) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 from cloudevents_bridge.driver import DeadLetters, Subscription, Topic
 from cloudevents_bridge_aws import settings
 from cloudevents_bridge_aws.names import Address, Names, fifo
-from cloudevents_bridge_aws.options import Options
+from cloudevents_bridge_aws.options import SNS_BYTES, Options
 
 Place = Topic | Subscription
 _HEAD = """terraform {{
   required_providers {{
     aws = {{
       source  = "hashicorp/aws"
-      version = ">= 5.0"
+      version = {version}
     }}
   }}
 }}
@@ -35,7 +35,9 @@ class _Expression(str):
 
 def write(wanted: Sequence[Place], names: Names, options: Options) -> str:
     """The text of a `main.tf`."""
-    parts = [_HEAD.format(region=_value(options.region))]
+    # The first provider that knows queues of 1 MiB; earlier ones refuse them.
+    version = ">= 6.8" if options.queue_bytes > SNS_BYTES else ">= 5.0"
+    parts = [_HEAD.format(region=_value(options.region), version=_value(version))]
     for place in wanted:
         if isinstance(place, Topic):
             if options.fan_out:
