@@ -33,3 +33,4 @@ def opened(aws: Aws) -> Iterator[Callable[..., Broker]]:
             return stack.enter_context(connect(url, topics=topics, **given))
 
         yield open_one
+        aws.over.set()

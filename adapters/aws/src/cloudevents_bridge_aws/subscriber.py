@@ -19,6 +19,7 @@ TOTAL = 43_200
 _MARGIN = 60
 _NACK = TOTAL - 3600  # what is given back has been held for a while, and the 12 hours count from its receipt
 _RECEIVES = 4  # more bring little, and each may take what its own worker gives back at stop
+_OVER = Fault(ErrorCode.LEASE_LOST, False, False, None, "SQS keeps a message for 12 hours from its receipt at most")
 _SYSTEM = ["ApproximateReceiveCount", "MessageGroupId"]
 _COUNT = ["ApproximateReceiveCount"]
 
@@ -108,13 +109,16 @@ class Subscriber:
         now = time.monotonic()
         for entry, each in zip(entries, messages, strict=True):
             entry["VisibilityTimeout"] = max(min(asked, int(each.handle.until - now)), 0)
-        answer = client.change_message_visibility_batch(QueueUrl=url, Entries=entries)
+        # None left to extend by would give it back, while its handler runs.
+        sent = [entry for entry in entries if verb != "extend" or entry["VisibilityTimeout"] > 0]
+        answer = client.change_message_visibility_batch(QueueUrl=url, Entries=sent) if sent else {}
 
         def done(entry: Mapping[str, Any]) -> Done:
             granted = entries[int(entry["Id"])]["VisibilityTimeout"]
             return Done(lease=float(granted) if verb == "extend" else 0.0)
 
-        return _without_lease(outcomes(len(messages), answer, "sqs:ChangeMessageVisibility", done))
+        found = _without_lease(outcomes(len(messages), answer, "sqs:ChangeMessageVisibility", done))
+        return [outcome if entry in sent else _OVER for entry, outcome in zip(entries, found, strict=True)]
 
     def stop(self) -> None:
         self._stopped = True
