@@ -187,7 +187,12 @@ class WorkerStopCases:
         worker.close()
         arrived = bench.gather(subscriber, 3)
         assert sorted(keys(arrived)) == sorted(keys(events)), "what was held for a retry waits for its lease"
-        assert min(delivery.attempt for delivery in arrived) == 2, "a failed run was not counted"
+        attempts = [delivery.attempt for delivery in arrived]
+        assert min(attempts) >= 2, "a failed run was not counted"
+        traits = bench.driver().open_subscriber(native_place(topic, 0)).traits
+        # A receive under way at stop, of the worker or of this case, may take what was just given back.
+        most = 2 if traits.free_release else 3 + traits.receives
+        assert max(attempts) <= most, f"stopping spent attempts: {attempts}"
 
     def test_rolling_restarts_dead_letter_nothing(self, bench: Bench) -> None:
         topic = bench.topic(lease=LONG * bench.rig.patience, max_attempts=5)
