@@ -14,13 +14,14 @@ SCRIPTS  := $(filter-out %/__pycache__,$(patsubst %/,%,$(wildcard tests/*/))) $(
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo check static test docs bench clean
+.PHONY: help demo check static emulators test docs bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    the order system of the tutorials, in several processes, on the embedded broker'
 	@echo 'make check   lint, types and the core tests: within a minute'
 	@echo 'make test    everything there is to test'
+	@echo 'make emulators  what make test installs of clouds, in environments of their own in .emulators'
 	@echo 'make docs    the documentation site, in docs/_build/html'
 	@echo 'make bench   speed, beside other libraries'
 	@echo 'make clean   remove what the other targets made'
@@ -40,7 +41,12 @@ CORE := $(addprefix tests/,event config core portable testing)
 check: static
 	$(BIN)/pytest -q -n auto $(CORE)
 
-test: $(VENV)/.dev
+# Emulators are optional: what cannot be had here is said, and its cases are not run.
+emulators: $(VENV)/.dev
+	@mkdir -p .emulators
+	@$(BIN)/python -m cloudevents_bridge_contract.emulators install
+
+test: $(VENV)/.dev emulators
 	$(BIN)/pytest -q -n auto $(TESTS)
 
 docs: $(VENV)/.docs
@@ -53,7 +59,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python bench/startup.py
 
 clean:
-	rm -rf $(VENV) build dist docs/_build ceb-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .emulators build dist docs/_build ceb-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps: what is installed, and since which state of the pyproject files.

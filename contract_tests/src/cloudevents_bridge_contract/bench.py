@@ -146,7 +146,7 @@ class Bench:
         """A topic that does not exist yet. The lease is long unless the case is about leases."""
         return Topic(
             name or self.name("topic"),
-            ordered=ordered,
+            ordered=ordered or self.rig.ordered,
             native=self.rig.topic_native.get(native_for, {}) if native_for else {},
             subscriptions=[
                 Subscription(

@@ -40,6 +40,7 @@ class Rig:
         threads_to_send, threads_to_receive: threads of the adapter's own SDK, per broker and per subscriber.
         max_events: cap on the events of one case; None: as the contract says.
         prefix: start of the names of topics; short, in the form of portable names.
+        ordered: whether every topic of the suite is an ordered one, where those are of a kind of their own.
         existing: topics that exist already, to use instead of creating some.
         in_tasks: whether the API is that for asyncio, behind that for threads.
         twin: the name of a rig whose outcomes must be the same, case by case.
@@ -60,6 +61,7 @@ class Rig:
     threads_to_receive: int = 0
     max_events: int | None = None
     prefix: str = "ceb"
+    ordered: bool = False
     existing: Pool | None = None
     in_tasks: bool = False
     twin: str = ""

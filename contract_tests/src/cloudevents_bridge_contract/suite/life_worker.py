@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cloudevents_bridge import Broker, Delivery, Reject, Topic
-from cloudevents_bridge_contract.bench import Bench
+from cloudevents_bridge_contract.bench import Bench, native_place
 from cloudevents_bridge_contract.handling import Runs, all_done, work, worker_of
 from cloudevents_bridge_contract.suite.life import _more, _open_files, _threads, start_program
 
@@ -74,12 +74,16 @@ class LifeWorkerCases:
         broker.ping()
         _work_through(bench, topic, broker)
         threads, files = _threads(), _open_files()
-        for _ in range(3):
-            _work_through(bench, topic, broker)
-        bench.eventually(lambda: _threads() <= threads, "the threads of workers that were closed end")
-        with suppress(AssertionError):
-            bench.eventually(lambda: len(_open_files()) <= len(files), "files and sockets are closed")
-        assert len(_open_files()) <= len(files), f"each worker left something open: {_more(files, _open_files())}"
+        for _ in range(10):
+            before, files = files, _open_files()
+            for _ in range(2):
+                _work_through(bench, topic, broker)
+            bench.eventually(lambda: _threads() <= threads, "the threads of workers that were closed end")
+            # The connection may keep what as many at once need, and reach that late; it may not grow for ever.
+            if len(_open_files()) <= len(files):
+                break
+        else:
+            pytest.fail(f"each worker left something open: {_more(before, _open_files())}")
 
     @pytest.mark.parametrize(("how", "concurrency"), [("def", 1), ("def", 8), ("async", 64)])
     def test_worker_has_the_threads_that_are_documented(self, bench: Bench, how: str, concurrency: int) -> None:
@@ -97,7 +101,8 @@ class LifeWorkerCases:
         worker.start()
         bench.eventually(lambda: runs.inside() == concurrency, "all handlers run")
         handlers = concurrency if how == "def" else 1
-        allowed = handlers + OWN_THREADS + bench.rig.threads_to_receive
+        receives = bench.driver().open_subscriber(native_place(topic, 0)).traits.receives
+        allowed = handlers + OWN_THREADS + (receives - 1) + (min(4, receives) - 1) + bench.rig.threads_to_receive
         until = time.monotonic() + 0.5
         while time.monotonic() < until:
             threads = len(_threads()) - before

@@ -187,16 +187,23 @@ class WorkerStopCases:
         worker.close()
         arrived = bench.gather(subscriber, 3)
         assert sorted(keys(arrived)) == sorted(keys(events)), "what was held for a retry waits for its lease"
-        assert min(delivery.attempt for delivery in arrived) == 2, "a failed run was not counted"
+        attempts = [delivery.attempt for delivery in arrived]
+        assert min(attempts) >= 2, "a failed run was not counted"
+        traits = bench.driver().open_subscriber(native_place(topic, 0)).traits
+        # A receive under way at stop, of the worker or of this case, may take what was just given back.
+        most = 2 if traits.free_release else 3 + traits.receives
+        assert max(attempts) <= most, f"stopping spent attempts: {attempts}"
 
     def test_rolling_restarts_dead_letter_nothing(self, bench: Bench) -> None:
         topic = bench.topic(lease=LONG * bench.rig.patience, max_attempts=5)
         bench.publish(topic, *(events := bench.events(20)))
+        # Where giving back spends an attempt, an event that was given back often has the process for itself.
+        enough = 2 if bench.driver().open_subscriber(native_place(topic, 0)).traits.free_release else 1
         gate = bench.gate()
         for _ in range(10):
             runs = Runs(lambda delivery: gate.wait(60))
             worker = work(bench, topic, runs, concurrency=2, grace=0.0)
-            bench.eventually(lambda runs=runs: runs.inside() == 2, "two handlers run")  # type: ignore[misc]
+            bench.eventually(lambda runs=runs: runs.inside() >= enough, "handlers run")  # type: ignore[misc]
             worker.close()
         comes_back(bench, topic, events, 10)
         assert bench.letters(topic, 0) == []
@@ -233,7 +240,8 @@ def comes_back(bench: Bench, topic: Topic, events: list[CloudEvent], stops: int 
     """All of them arrive long before a lease ends, with no attempt spent where the broker can do so; they are acked."""
     arrived = bench.gather(bench.subscriber(topic), len(events))
     assert sorted(keys(arrived)) == sorted(keys(events)), "what was not handled is not what came back"
-    free = bench.driver().open_subscriber(native_place(topic, 0)).traits.free_release
-    most = 1 if free else 1 + 2 * stops  # a receive under way at stop may take what was just given back
+    traits = bench.driver().open_subscriber(native_place(topic, 0)).traits
+    # A receive under way at stop may take what was just given back, and then the next one may.
+    most = 1 if traits.free_release else 1 + (1 + traits.receives) * stops
     spent = {delivery.attempt for delivery in arrived if delivery.attempt > most}
     assert not spent, f"stopping spent attempts: it comes back as attempt {spent}"
