@@ -81,7 +81,7 @@ def test_answer_that_does_not_come(emulator: Running) -> None:
 
 
 def test_credential_that_cannot_be_had() -> None:
-    class CredentialUnavailableError(ClientAuthenticationError):
+    class CredentialUnavailableError(ClientAuthenticationError):  # type: ignore[misc]
         """As azure-identity raises it, without an answer."""
 
     assert errors.classify(CredentialUnavailableError(message="no")).code is ErrorCode.UNAUTHENTICATED
