@@ -41,6 +41,11 @@ CORE := $(addprefix tests/,event config core portable testing)
 check: static
 	$(BIN)/pytest -q -n auto $(CORE)
 
+# Emulators are optional: what cannot be had here is said, and its cases are not run.
+emulators: $(VENV)/.dev
+	@mkdir -p .emulators
+	@$(BIN)/python -m cloudevents_bridge_contract.emulators install
+
 # Most of the time these wait, for brokers and for leases: two on each core are half the time of one.
 WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
