@@ -128,7 +128,7 @@ class Bench:
         return worker
 
     def _hurry_polls(self) -> None:
-        """Closing waits for polls that cannot be cut short: what the case left running gets an event, which ends them."""
+        """What the case left running gets an event, which ends the polls that cannot be cut short."""
         for stop in self._stops:
             stop()
         for topic in [each for each in self._made if each.subscriptions] if self._stops else ():
