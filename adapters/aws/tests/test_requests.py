@@ -114,6 +114,20 @@ def test_idle_queue_costs_one_request_for_each_poll(aws: Aws, opened: Opened) ->
     assert POLL == 20
 
 
+def test_caller_waits_as_long_as_it_says_where_sqs_waits_whole_seconds(aws: Aws, opened: Opened) -> None:
+    """What the poll brings when the caller has gone belongs to the next one."""
+    broker = opened(ORDERS)
+    broker.topology.apply()
+    subscriber = broker.subscriber("orders", "billing")
+    assert subscriber.receive(1, wait=0.3) == [], "it waited for the poll, which does not end here"
+    assert [given["WaitTimeSeconds"] for operation, given in aws.asked if operation == "ReceiveMessage"] == [1]
+    broker.publish("orders", sent := CloudEvent(type="t", source="/s"))
+    [delivery] = subscriber.receive(1, wait=20)
+    assert (delivery.event.id, aws.calls["ReceiveMessage"]) == (sent.id, 1)
+    delivery.ack()
+    aws.over.set()
+
+
 def test_account_is_asked_once_where_the_url_does_not_say_it(aws: Aws) -> None:
     with connect(f"aws://{REGION}", client=aws.client) as broker:
         aws.topics[topic_arn("orders")] = {}

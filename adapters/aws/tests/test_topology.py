@@ -132,9 +132,19 @@ def test_topic_of_another_account_is_used_and_left_alone(aws: Aws, opened: Opene
     assert [(topic, queue) for topic, queue, _ in aws.subscriptions.values()] == [
         (THEIRS, queue_arn("orders--billing"))
     ]
-    broker.topology.delete()
+    with pytest.raises(BridgeError, match=f"{THEIRS}, which is another account's: it stays") as caught:
+        broker.topology.delete()
+    assert caught.value.code is ErrorCode.FAILED_PRECONDITION
     assert (set(aws.topics), aws.queues, aws.subscriptions) == ({THEIRS}, {}, {})
     assert not {"CreateTopic", "DeleteTopic", "SetTopicAttributes", "TagResource"} & set(aws.calls)
+
+
+def test_queue_of_another_account_is_never_said_to_be_deleted(aws: Aws, opened: Opened) -> None:
+    theirs = "arn:aws:sqs:eu-west-1:999999999999:theirs"
+    topic = Topic("orders", native={"name": theirs}, subscriptions=["orders"])
+    with pytest.raises(BridgeError, match=f"{theirs}, which is another account's: it stays"):
+        opened(topic, scheme="aws-sqs").topology.delete()
+    assert "DeleteQueue" not in aws.calls
 
 
 def test_filters_are_refused(opened: Opened) -> None:

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from cloudevents_bridge import (
     Subscription,
     Topic,
     UnsupportedError,
+    Worker,
     driver,
 )
 from cloudevents_bridge_contract import faulty
@@ -42,6 +43,8 @@ ONCE = RetryPolicy(attempts=1)
 """No retry: the case sees what the first try brought."""
 QUICK = RetryPolicy(attempts=5, initial=0.01, maximum=0.05)
 """Retries that are over before a lease is."""
+LONG_STOP = 0.5
+"""Seconds. A receive that takes this long to return after `stop` is helped to."""
 
 NAMES = ("alpha", "bravo", "carol", "delta")
 
@@ -94,6 +97,8 @@ class Bench:
         self._admin = running.admin
         self._stack = ExitStack()
         self._gates: list[threading.Event] = []
+        self._made: list[Topic] = []
+        self._stops: list[Callable[[], object]] = []
         self._own: set[tuple[str, str]] = set()
         self._publishing: dict[str, Broker] = {}
         self._count = 0
@@ -105,6 +110,7 @@ class Bench:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for gate in self._gates:
             gate.set()
+        self._hurry_polls()
         try:
             self._stack.close()
         except BridgeError:
@@ -114,6 +120,22 @@ class Bench:
     def at_end(self, call: Callable[[], object]) -> None:
         """Call it when the case ends; what was given last is called first."""
         self._stack.callback(call)
+
+    def ends(self, worker: Worker) -> Worker:
+        """Close a worker when the case ends."""
+        self._stops.append(worker.stop)
+        self.at_end(worker.close)
+        return worker
+
+    def _hurry_polls(self) -> None:
+        """What the case left running gets an event, which ends the polls that cannot be cut short."""
+        for stop in self._stops:
+            stop()
+        for topic in [each for each in self._made if each.subscriptions] if self._stops else ():
+            traits = self.driver().open_subscriber(native_place(topic, 0)).traits
+            if traits.stop_within >= LONG_STOP:
+                with suppress(BridgeError):
+                    self._publishing_to(topic).publish(topic.name, self.event(), timeout=LONG_STOP)
 
     def gate(self) -> threading.Event:
         """What handlers wait at until the case opens it. It opens when the case ends, before all else."""
@@ -184,6 +206,7 @@ class Bench:
             return lent
         self._stack.callback(self.rig.remove, self._admin, topic)
         self.rig.create(self._admin, topic)
+        self._made.append(topic)
         return topic
 
     def _create_with(self, topic: Topic) -> None:

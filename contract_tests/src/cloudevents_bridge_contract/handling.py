@@ -161,8 +161,7 @@ def worker_of(
 ) -> Worker:
     """A worker for the topic's n-th subscription that was not started; closed with the case."""
     broker = broker or bench.broker(topic)
-    worker = broker.worker(grace=grace)
-    bench.at_end(worker.close)
+    worker = bench.ends(broker.worker(grace=grace))
     return worker.add(topic.name, topic.subscriptions[index].name, handler, **options)
 
 

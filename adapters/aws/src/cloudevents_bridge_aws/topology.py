@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from cloudevents_bridge.driver import Change, DeadLetters, Subscription, Topic
-from cloudevents_bridge.errors import ErrorCode, UnsupportedError, make_error
+from cloudevents_bridge.errors import BridgeError, ErrorCode, UnsupportedError, make_error
 from cloudevents_bridge.faults import place_name
 from cloudevents_bridge_aws import policy, settings, terraform
 from cloudevents_bridge_aws.clients import Clients
@@ -32,6 +32,14 @@ _SHOWN = {
 }
 _UNSAID = {"KmsMasterKeyId", "Policy", "RedrivePolicy", "RedriveAllowPolicy"}
 """Attributes that AWS leaves out where they have no value. One of the others that is left out is not known there."""
+_OTHERS = (
+    f"which this library did not make (it has no tag {settings.TAG}): nothing was deleted; tag it, or delete it with "
+    "AWS's own tools"
+)
+_FOREIGN = (
+    "which is another account's: it stays, and only what was made for it in this account was deleted; delete it with "
+    "the credentials of that account"
+)
 
 
 class Topology:
@@ -231,8 +239,9 @@ class Topology:
                 if arn.startswith("arn:"):
                     self._topics.unsubscribe(address, arn)
                 self._delete_with_letters(queue)
-        if not foreign:
-            self._topics.delete(address)
+        if foreign:
+            raise self._kept(topic, address, _FOREIGN)
+        self._topics.delete(address)
 
     def _delete_queue(self, place: Place) -> None:
         queue = self._names.queue(place)
@@ -243,18 +252,18 @@ class Topology:
             found = self._topics.subscription(topic, queue)
             if found is not None:
                 self._topics.unsubscribe(topic, found[0])
-        if not self._foreign(queue):
-            self._delete_with_letters(queue)
+        if self._foreign(queue):
+            raise self._kept(place, queue, _FOREIGN)
+        self._delete_with_letters(queue)
 
     def _refuse_others(self, place: Place, address: Address, tags: Mapping[str, str]) -> None:
         """What was made by others is never deleted, nor anything that hangs on it."""
         if settings.TAG not in tags:
-            raise make_error(
-                ErrorCode.FAILED_PRECONDITION,
-                f"{place_name(place)} on {self._options.url} is {address.arn}, which this library did not make (it has "
-                f"no tag {settings.TAG}): nothing was deleted; tag it, or delete it with AWS's own tools",
-                broker=self._options.url,
-            )
+            raise self._kept(place, address, _OTHERS)
+
+    def _kept(self, place: Place, address: Address, why: str) -> BridgeError:
+        text = f"{place_name(place)} on {self._options.url} is {address.arn}, {why}"
+        return make_error(ErrorCode.FAILED_PRECONDITION, text, broker=self._options.url)
 
     def _delete_with_letters(self, queue: Address) -> None:
         have = self._queues.read(queue) or {}

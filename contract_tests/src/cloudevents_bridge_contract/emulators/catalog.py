@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from cloudevents_bridge_contract.emulators.process import Server
 
 Environment: TypeAlias = Mapping[str, str]
 
@@ -25,5 +28,31 @@ def _gcp() -> Iterator[Environment]:
         yield {"PUBSUB_EMULATOR_HOST": server.address, "PUBSUB_PROJECT_ID": "local"}
 
 
-CLOUDS: Mapping[str, Callable[[], AbstractContextManager[Environment]]] = {"gcp": _gcp}
+@contextmanager
+def _aws() -> Iterator[Environment]:
+    with _emulator_of_aws() as server:
+        yield {
+            "AWS_ENDPOINT_URL": f"http://{server.address}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+        }
+
+
+def _emulator_of_aws() -> Server:
+    """LocalStack where it is installed, else MiniStack."""
+    from cloudevents_bridge_contract.emulators.localstack import localstack
+    from cloudevents_bridge_contract.emulators.ministack import ministack
+    from cloudevents_bridge_contract.emulators.venvs import NotInstalledError
+
+    try:
+        return localstack()
+    except NotInstalledError as missing:
+        try:
+            return ministack()
+        except NotInstalledError as both:
+            raise CannotStartError(f"{missing}; or {both}") from missing
+
+
+CLOUDS: Mapping[str, Callable[[], AbstractContextManager[Environment]]] = {"aws": _aws, "gcp": _gcp}
 """Each starts what its cloud has, runs it until the block ends, and gives the environment."""
