@@ -1,8 +1,8 @@
 """The rig of Azure Service Bus.
 
 It uses, in this order: the real namespace whose host is in CEB_CONTRACT_SERVICEBUS, with the identity of
-azure.identity's default chain or AZURE_SERVICEBUS_CONNECTION_STRING; the project's own emulator. Where python-qpid-proton
-is not installed its cases are not run.
+azure.identity's default chain or AZURE_SERVICEBUS_CONNECTION_STRING; the project's own emulator. Where python-qpid-
+proton is not installed its cases are not run.
 """
 
 from __future__ import annotations

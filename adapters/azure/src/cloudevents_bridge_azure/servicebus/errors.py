@@ -75,7 +75,7 @@ _CLASSES = {
     "ServiceRequestError": _Meaning(ErrorCode.UNAVAILABLE, True, False),
     "ServiceResponseError": _Meaning(ErrorCode.UNAVAILABLE, True, True),
 }
-"""By the names of classes of azure.servicebus, azure.core and azure.identity, where no condition or status says more."""
+"""By the names of classes of azure.servicebus, azure.core and azure.identity; a condition or a status says more."""
 _STATUSES = {
     400: _Meaning(ErrorCode.INVALID_ARGUMENT, False, False),
     401: _Meaning(ErrorCode.UNAUTHENTICATED, False, False),

@@ -80,6 +80,6 @@ def _quoted(text: str) -> str:
 
 def _refuse(of: Subscription, why: str) -> NoReturn:
     raise UnsupportedError(
-        f"the filter {of.filter!r} of {of.topic.name}/{of.name} cannot be one of Service Bus: {why}; put one in Service "
-        "Bus's own SQL into `native`, or drop it and select in the program"
+        f"the filter {of.filter!r} of {of.topic.name}/{of.name} cannot be one of Service Bus: {why}; put one in "
+        "Service Bus's own SQL into `native`, or drop it and select in the program"
     )

@@ -138,5 +138,7 @@ def _mode(value: object) -> Literal["binary", "structured"]:
 def _bytes(value: object) -> int:
     number = int(value) if isinstance(value, str) and value.isdigit() else value
     if type(number) is not int or not 1024 <= number <= PREMIUM_BYTES:
-        raise ConfigurationError(f"message_bytes is {value!r}: it must be a number of bytes from 1024 to {PREMIUM_BYTES}")
+        raise ConfigurationError(
+            f"message_bytes is {value!r}: it must be a number of bytes from 1024 to {PREMIUM_BYTES}"
+        )
     return number

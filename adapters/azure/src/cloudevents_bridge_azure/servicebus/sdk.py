@@ -4,11 +4,11 @@ Those are in this file only, and tests fail where a version of the SDK does them
 
 - A connection that hangs is cut: the SDK has no bound for the opening of a connection, nor for an answer that it cannot
   read.
-- Credit is taken back: what a `receive_messages` asked for and did not get stays out with the SDK, and what is delivered
-  on it afterwards waits for a reader.
+- Credit is taken back: what a `receive_messages` asked for and did not get stays out with the SDK, and what is
+  delivered on it afterwards waits for a reader.
 - What came is handed out when nothing more comes for a moment: the SDK waits a fifth of a second.
-- A receiver without prefetch has a thread that reads its connection every five seconds, beside whoever uses it. Made with
-  prefetch and without keep-alive it has none; then the prefetch is turned off.
+- A receiver without prefetch has a thread that reads its connection every five seconds, beside whoever uses it. Made
+  with prefetch and without keep-alive it has none; then the prefetch is turned off.
 """
 
 from __future__ import annotations
@@ -94,9 +94,7 @@ class Client:
         from azure.servicebus import ServiceBusClient
 
         plain = {"use_tls": False} if self._options.plaintext else {}
-        return ServiceBusClient(
-            self._options.address, self.credential, retry_total=0, try_timeout=OPENING, **plain
-        )
+        return ServiceBusClient(self._options.address, self.credential, retry_total=0, try_timeout=OPENING, **plain)
 
     def _receiver(self, of: Entity, **options: Any) -> Any:
         client = self.native

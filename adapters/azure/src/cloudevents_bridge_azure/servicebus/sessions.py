@@ -184,7 +184,7 @@ class SessionSubscriber:
         outcomes: list[Done | Fault] = []
         try:
             session.settle(verb, messages, outcomes, reason=reason, timeout=timeout)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the session is not ours any more
             self._lose(session)
             failed = errors.classify(error)
             maybe = failed.maybe_applied and verb != "extend"

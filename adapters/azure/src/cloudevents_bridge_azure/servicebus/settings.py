@@ -1,4 +1,4 @@
-"""Topics and subscriptions as they are declared, in Service Bus's own settings, and how they differ from what there is."""
+"""What is declared, in Service Bus's own settings, and how it differs from what there is."""
 
 from __future__ import annotations
 
@@ -85,9 +85,7 @@ def lock(of: Subscription) -> float:
 
 
 def deliveries(of: Subscription) -> int:
-    """How often Service Bus delivers before it dead-letters by itself: later than the portable layer does, which gives a
-    reason.
-    """
+    """How often Service Bus delivers before it dead-letters by itself: later than the portable layer does."""
     return min(_CRASHES * of.max_attempts + 2, MAX_DELIVERIES)
 
 

@@ -82,5 +82,5 @@ class Watch:
                 alarm.rang = True
             try:
                 alarm.act()
-            except Exception:
+            except Exception:  # noqa: BLE001 - the next alarm rings all the same
                 _log.exception("an alarm failed")

@@ -54,8 +54,8 @@ def encode(message: Outbound, *, keyed: bool, now: datetime | None = None) -> Se
             content_type = value
         elif len(name) > MAX_NAME or len(value) > MAX_NAME:
             raise InvalidArgumentError(
-                f"attribute {name[:60]!r} has {max(len(name), len(value))} characters, and Service Bus takes {MAX_NAME}: "
-                "put it into the data, or use mode=structured"
+                f"attribute {name[:60]!r} has {max(len(name), len(value))} characters, and Service Bus "
+                f"takes {MAX_NAME}: put it into the data, or use mode=structured"
             )
         else:
             properties[name] = value
@@ -76,7 +76,7 @@ def size(message: ServiceBusMessage) -> int:
     """Bytes that it takes in a batch, as the SDK itself counts them."""
     batch = ServiceBusMessageBatch(_UNSEEN)
     batch.add_message(message)
-    return batch.size_in_bytes
+    return int(batch.size_in_bytes)
 
 
 def session_of(key: str | None) -> str:
