@@ -93,7 +93,7 @@ class Link:
             native = self._make()
             with self._watch.limit(min(timeout, sdk.OPENING), lambda: sdk.cut(native)) as alarm:
                 try:
-                    native.__enter__()
+                    sdk.open_(native)
                 except Exception as error:
                     with suppress(Exception):
                         native.close()

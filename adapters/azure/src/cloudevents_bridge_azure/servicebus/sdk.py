@@ -28,6 +28,7 @@ OPENING = 15.0
 """Seconds within which a link must be open."""
 PREFETCH = 100
 """Messages of a session that are fetched ahead: at least as many as one receive asks for, or the SDK reorders them."""
+_TURNED_OFF = 1
 logging.getLogger("azure.servicebus._pyamqp").setLevel(logging.CRITICAL)  # errors are raised, and told once
 
 
@@ -51,14 +52,11 @@ class Client:
     def sender(self, to: Entity) -> Any:
         client = self.native
         with self._lock:
-            return client.get_topic_sender(to.name, socket_timeout=1.0)
+            return client.get_topic_sender(to.name, keep_alive=0, socket_timeout=1.0)
 
     def receiver(self, of: Entity) -> Any:
         """For messages without sessions."""
-        made = self._receiver(of, prefetch_count=1)
-        made._prefetch_count = 0
-        made._further_pull_receive_timeout = TICK
-        return made
+        return self._receiver(of, prefetch_count=_TURNED_OFF)
 
     def next_session(self, of: Entity, wait: float) -> Any:
         """For the next session that has messages, within `wait` seconds."""
@@ -106,6 +104,18 @@ class Client:
             return client.get_subscription_receiver(
                 of.name, of.subscription, keep_alive=0, socket_timeout=TICK, **options
             )
+
+
+def open_(handler: Any) -> None:
+    """Open a sender or receiver. It cannot be bounded but by `cut`.
+
+    Raises:
+        ServiceBusError: what the service said.
+    """
+    handler.__enter__()
+    if getattr(handler, "_prefetch_count", 0) == _TURNED_OFF:
+        handler._prefetch_count = 0
+        handler._further_pull_receive_timeout = TICK
 
 
 def cut(handler: Any) -> None:

@@ -131,7 +131,7 @@ class SessionSubscriber:
             self._accepting.append(receiver)
         try:
             with self._watch.limit(min(wait, longest) + sdk.OPENING, lambda: sdk.cut(receiver)):
-                receiver.__enter__()
+                sdk.open_(receiver)
             session = Session(receiver, self._watch, self._seconds, next(self._number))
         except Exception as error:
             with suppress(Exception):
