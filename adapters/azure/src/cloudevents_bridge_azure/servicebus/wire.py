@@ -34,6 +34,7 @@ description goes on with, where that is too long for one of them."""
 _HASHED = "ceb-key-"
 _NONE = "ceb-none-"
 """Start of the session id that is made up for one event without an ordering key, so that it waits for no other."""
+_LONGEST_TTL = (1 << 32) - 1  # milliseconds
 _UNSEEN = 1 << 31  # a batch of that many bytes takes every message: only its size is asked for
 
 
@@ -65,7 +66,7 @@ def encode(message: Outbound, *, keyed: bool, now: datetime | None = None) -> Se
         content_type=content_type,
         message_id=_id(message.dedup),
         session_id=session_of(message.key) if keyed else None,
-        time_to_live=None if message.ttl is None else timedelta(milliseconds=max(1, math.floor(message.ttl * 1000))),
+        time_to_live=_ttl(message.ttl),
     )
     if message.delay > 0:
         made.scheduled_enqueue_time_utc = (now or datetime.now(UTC)) + timedelta(seconds=message.delay)
@@ -154,6 +155,12 @@ def _body(received: Any) -> bytes:
     if kind == AmqpMessageBodyType.VALUE and isinstance(value, (bytes, str)):
         return value if isinstance(value, bytes) else value.encode()
     return b"" if value is None else repr(value).encode()  # no CloudEvent: for the decode failure to show
+
+
+def _ttl(seconds: float | None) -> timedelta | None:
+    """What is longer than AMQP can say outlives every retention, and is not said."""
+    milliseconds = 0 if seconds is None else max(1, math.floor(seconds * 1000))
+    return timedelta(milliseconds=milliseconds) if 0 < milliseconds <= _LONGEST_TTL else None
 
 
 def _id(dedup: str | None) -> str:
