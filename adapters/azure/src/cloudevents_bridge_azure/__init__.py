@@ -1,1 +1,7 @@
-"""Azure Event Grid. Being written: no URL scheme is registered yet."""
+"""Azure: `azure-servicebus://NAMESPACE-HOST`, topics and subscriptions of Service Bus."""
+
+from __future__ import annotations
+
+from cloudevents_bridge_azure.adapter import servicebus_adapter
+
+__all__ = ["servicebus_adapter"]
