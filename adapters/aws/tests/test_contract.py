@@ -1,8 +1,8 @@
 """The contract on AWS's emulators: this adapter's rows of the matrix.
 
-MiniStack has every case, standard and FIFO: it is the quicker one, and exact about leases. LocalStack, which others wrote,
-has the groups whose answers depend on the emulator; the library's own threads, workers and processes, which take minutes,
-are tried there once more with CEB_CONTRACT_ALL=1.
+MiniStack has every case, standard and FIFO: it is the quicker one, and exact about leases. LocalStack, which others
+wrote, has the groups whose answers depend on the emulator; the library's own threads, workers and processes, which take
+minutes, are tried there once more with CEB_CONTRACT_ALL=1.
 """
 
 from __future__ import annotations

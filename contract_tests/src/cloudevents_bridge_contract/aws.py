@@ -197,7 +197,7 @@ class QueueRig(AwsRig):
 
 
 _LOCALSTACK: Mapping[str, str] = {
-    "order.lost_lease_of_the_head_drops_its_key": "what is given back of a group comes although its head is out",
+    "order.lost_lease_of_the_head_drops_its_key": "what is given back comes although its head is out; MiniStack has it",
 }
 _MINISTACK: Mapping[str, str] = {}
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import inf
+from typing import ClassVar
 
 from cloudevents_bridge import BridgeError, Delivery, Reject, Retry, clock
 from cloudevents_bridge.consumer import Consumer
@@ -118,6 +121,42 @@ class DropsWhatComesLate(BrokenShell, Consumer):
                 self._inlet._out.pop(delivery, None)
             deliveries = []
         super()._received(asked, deliveries, poison)
+
+
+class TakesAgainAtStop(BrokenShell, Inlet):
+    """Goes on receiving when it is stopped, a dozen times, and gives back what comes: each time spends an attempt."""
+
+    caught_by = "worker.held_retry_goes_back_at_stop"
+    over = AWKWARD
+
+    def stop(self) -> None:
+        taken = 0
+        until = clock.now() + 2.0
+        while taken < 12 and clock.now() < until:
+            taken += len(again := self.receive_once(1, 0.0)[0])
+            self.settle("release", again)
+        super().stop()
+
+
+class LeavesAFileOpen(BrokenShell, Inlet):
+    """Opens one for each run of a worker."""
+
+    caught_by = "life.worker_leaves_no_thread_on_a_broker_that_stays_open"
+    files: ClassVar[list[int]] = []
+
+    def stop(self) -> None:
+        self.files.append(os.open(os.devnull, os.O_RDONLY))
+        super().stop()
+
+    @classmethod
+    @contextmanager
+    def at_work(cls) -> Iterator[None]:
+        try:
+            with super().at_work():
+                yield
+        finally:
+            while cls.files:
+                os.close(cls.files.pop())
 
 
 class LeavesItsThreads(BrokenShell, Consumer):
