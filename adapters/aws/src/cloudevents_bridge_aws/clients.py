@@ -6,6 +6,7 @@ import threading
 from bisect import bisect_right
 from typing import Any
 
+from cloudevents_bridge_aws import form
 from cloudevents_bridge_aws.options import Options
 
 _LIMITS = (0.5, 1.5, 4.0, 10.0)
@@ -75,10 +76,14 @@ class Clients:
             user_agent_extra="cloudevents-bridge",
         )
         if self._options.client is not None:
-            return self._options.client(service, region, config)
-        return self._open_session().client(
-            service, region_name=region, endpoint_url=self._options.endpoint, config=config
-        )
+            made = self._options.client(service, region, config)
+        else:
+            made = self._open_session().client(
+                service, region_name=region, endpoint_url=self._options.endpoint, config=config
+            )
+        if service == "sns":
+            form.install(made)
+        return made
 
     def _open_session(self) -> Any:
         if self._session is None:

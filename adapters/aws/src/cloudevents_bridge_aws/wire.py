@@ -13,6 +13,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -28,8 +29,9 @@ BODY = "ceb-body"
 MORE = "ceb-more"
 _EMPTY = "="  # the base64 of nothing would be an empty body, which SQS refuses
 _REFUSED = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_CONTROL = bytes({*range(0x20)} - {*b"\t\n\r"})
 _NAME = re.compile(r"(?!(?i:aws|amazon)\.)[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
-_USUAL: Mapping[str, str] = {"content-type": CONTENT_TYPE}
+_USUAL: Mapping[str, str] = MappingProxyType({"content-type": CONTENT_TYPE})
 _TYPE = "String"
 
 Attributes = Mapping[str, Mapping[str, Any]]
@@ -83,6 +85,8 @@ def size(body: bytes, attributes: Mapping[str, str]) -> int:
 
 def unpack(text: str, native: Attributes) -> tuple[bytes, Mapping[str, str]]:
     """The body and the attributes of a native message, also of one that is not ours."""
+    if native == _USUAL_NATIVE:
+        return text.encode("utf-8", "surrogatepass"), _USUAL
     attributes = {name: _value(value) for name, value in native.items()}
     body = text.encode("utf-8", "surrogatepass")
     if MORE in attributes or BODY in attributes:
@@ -100,13 +104,13 @@ def unpack(text: str, native: Attributes) -> tuple[bytes, Mapping[str, str]]:
 
 def _text(body: bytes) -> str | None:
     """The body as text that SQS takes; None: it is none."""
+    if not body or body.translate(None, _CONTROL) != body:
+        return None
     try:
         text = body.decode()
     except UnicodeDecodeError:
         return None
-    if not text or (not text.isprintable() and _REFUSED.search(text)):
-        return None
-    return text
+    return text if body.isascii() or not _REFUSED.search(text) else None
 
 
 def _fitted(attributes: Mapping[str, str]) -> Mapping[str, str]:
