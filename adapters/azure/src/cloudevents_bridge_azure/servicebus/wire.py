@@ -66,8 +66,8 @@ def encode(message: Outbound, *, keyed: bool, now: datetime | None = None) -> Se
         content_type=content_type,
         message_id=_id(message.dedup),
         session_id=session_of(message.key) if keyed else None,
-        time_to_live=_ttl(message.ttl),
     )
+    made.raw_amqp_message.header.time_to_live = _ttl(message.ttl)  # the SDK's own property cuts off to whole seconds
     if message.delay > 0:
         made.scheduled_enqueue_time_utc = (now or datetime.now(UTC)) + timedelta(seconds=message.delay)
     return made
@@ -157,10 +157,10 @@ def _body(received: Any) -> bytes:
     return b"" if value is None else repr(value).encode()  # no CloudEvent: for the decode failure to show
 
 
-def _ttl(seconds: float | None) -> timedelta | None:
-    """What is longer than AMQP can say outlives every retention, and is not said."""
+def _ttl(seconds: float | None) -> int | None:
+    """Milliseconds. What is longer than AMQP can say outlives every retention, and is not said."""
     milliseconds = 0 if seconds is None else max(1, math.floor(seconds * 1000))
-    return timedelta(milliseconds=milliseconds) if 0 < milliseconds <= _LONGEST_TTL else None
+    return milliseconds if 0 < milliseconds <= _LONGEST_TTL else None
 
 
 def _id(dedup: str | None) -> str:
