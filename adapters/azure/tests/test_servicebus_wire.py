@@ -44,7 +44,9 @@ def _bytes(value: Any) -> Any:
 
 def _native(mode: str = "binary", **fields: Any) -> ServiceBusMessage:
     attributes, body = wire.WIRES[mode].encode(EVENT)
-    return wire.encode(Outbound(body, attributes, **fields), keyed="key" in fields)
+    return wire.encode(
+        Outbound(body, attributes, **fields), wire.session_of(fields["key"]) if "key" in fields else None
+    )
 
 
 def test_binary_golden() -> None:
@@ -105,8 +107,8 @@ def test_keys_are_sessions() -> None:
     assert long == wire.session_of("k" * 129) != wire.session_of("k" * 130)
     assert len(long) <= wire.MAX_ID
     assert wire.key_of(long) == long
-    made_up = {wire.session_of(None), wire.session_of(None)}
-    assert len(made_up) == 2
+    made_up = {wire.session_of(None) for _ in range(1000)}
+    assert len(made_up) == 8  # for so many consumers
     assert {wire.key_of(each) for each in made_up} == {None}
     assert wire.key_of(wire.session_of("ceb-none-1")) is not None  # a key that looks like a made-up one
 
@@ -122,11 +124,11 @@ def test_ids_deduplicate() -> None:
 
 def test_delay_and_expiry() -> None:
     now = datetime(2024, 1, 1, tzinfo=UTC)
-    message = wire.encode(Outbound(b"", {}, delay=90, ttl=60.5), keyed=False, now=now)
+    message = wire.encode(Outbound(b"", {}, delay=90, ttl=60.5), now=now)
     assert message.scheduled_enqueue_time_utc == now + timedelta(seconds=90)
     assert message.time_to_live == timedelta(seconds=60.5)
-    assert wire.encode(Outbound(b"", {}, ttl=0.0), keyed=False).time_to_live == timedelta(milliseconds=1)
-    assert wire.encode(Outbound(b"", {}, ttl=60 * 86_400.0), keyed=False).time_to_live is None  # more than AMQP can say
+    assert wire.encode(Outbound(b"", {}, ttl=0.0)).time_to_live == timedelta(milliseconds=1)
+    assert wire.encode(Outbound(b"", {}, ttl=60 * 86_400.0)).time_to_live is None  # more than AMQP can say
 
 
 @pytest.mark.parametrize("length", [0, 10, 4096, 4097, 8000])
@@ -150,7 +152,7 @@ def test_the_reason_of_service_bus_itself_is_told() -> None:
 
 def test_what_is_too_long_is_refused_by_name() -> None:
     with pytest.raises(InvalidArgumentError, match="attribute 'cloudEvents_subject' has 32768 characters"):
-        wire.encode(Outbound(b"", {"cloudEvents_subject": "x" * 32_768}), keyed=False)
+        wire.encode(Outbound(b"", {"cloudEvents_subject": "x" * 32_768}))
 
 
 @pytest.mark.parametrize("length", [0, 100, 255, 256, 70_000])
@@ -158,7 +160,7 @@ def test_size_is_what_the_sdk_counts_in_a_batch(length: int) -> None:
     batch = ServiceBusMessageBatch(1 << 20)
     total = 0
     for number in range(3):
-        message = wire.encode(Outbound(b"x" * length, {"cloudEvents_id": str(number)}, "k", "d"), keyed=True)
+        message = wire.encode(Outbound(b"x" * length, {"cloudEvents_id": str(number)}, "k", "d"), "k")
         total += wire.size(message)
         batch.add_message(message)
     assert batch.size_in_bytes == total

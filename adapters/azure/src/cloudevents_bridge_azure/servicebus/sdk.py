@@ -7,6 +7,7 @@ Those are in this file only, and tests fail where a version of the SDK does them
 - Credit is taken back: what a `receive_messages` asked for and did not get stays out with the SDK, and what is
   delivered on it afterwards waits for a reader.
 - What came is handed out when nothing more comes for a moment: the SDK waits a fifth of a second.
+- Its socket is closed: the SDK leaves it open where a connection has failed on the way.
 - A receiver without prefetch has a thread that reads its connection every five seconds, beside whoever uses it. Made
   with prefetch and without keep-alive it has none; then the prefetch is turned off.
 """
@@ -52,7 +53,7 @@ class Client:
     def sender(self, to: Entity) -> Any:
         client = self.native
         with self._lock:
-            return client.get_topic_sender(to.name, keep_alive=0, socket_timeout=1.0)
+            return _tidied(client.get_topic_sender(to.name, keep_alive=0, socket_timeout=1.0))
 
     def receiver(self, of: Entity) -> Any:
         """For messages without sessions."""
@@ -100,10 +101,11 @@ class Client:
             options["sub_queue"] = "deadletter"
         with self._lock:
             if of.subscription is None:
-                return client.get_queue_receiver(of.name, keep_alive=0, socket_timeout=TICK, **options)
-            return client.get_subscription_receiver(
+                return _tidied(client.get_queue_receiver(of.name, keep_alive=0, socket_timeout=TICK, **options))
+            made = client.get_subscription_receiver(
                 of.name, of.subscription, keep_alive=0, socket_timeout=TICK, **options
             )
+            return _tidied(made)
 
 
 def open_(handler: Any) -> None:
@@ -120,11 +122,31 @@ def open_(handler: Any) -> None:
 
 def cut(handler: Any) -> None:
     """Break the connection of a sender or receiver, from any thread: whoever waits for it gets an error."""
-    transport = getattr(getattr(getattr(handler, "_handler", None), "_connection", None), "_transport", None)
-    sock = getattr(transport, "sock", None)
+    sock = _socket(handler)
     if sock is not None:
         with suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
+
+
+def _socket(handler: Any) -> Any:
+    transport = getattr(getattr(getattr(handler, "_handler", None), "_connection", None), "_transport", None)
+    return getattr(transport, "sock", None)
+
+
+def _tidied(handler: Any) -> Any:
+    """The same, closing its socket whatever happens."""
+    close = handler._close_handler
+
+    def close_all() -> None:
+        sock = _socket(handler)
+        try:
+            close()
+        finally:
+            if sock is not None:
+                sock.close()
+
+    handler._close_handler = close_all
+    return handler
 
 
 def take_back(receiver: Any) -> None:
