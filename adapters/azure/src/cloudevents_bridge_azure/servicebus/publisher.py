@@ -44,7 +44,7 @@ class Publisher:
         )
         self._to = to
         self._keyed = keyed
-        self._closed = False
+        self.closed = False
         self._links = Pool(lambda: client.sender(to), watch, SENDS)
 
     def size(self, message: Outbound) -> int:
@@ -54,7 +54,7 @@ class Publisher:
         return wire.size(wire.encode(message, self._session(message)))
 
     def send(self, batch: Sequence[Outbound], *, timeout: float) -> Sequence[Done | Fault]:
-        if self._closed:
+        if self.closed:
             raise ClosedError(f"this publisher of {self._to.path} was closed: ask the broker for another")
         session = self._session(batch[0])
         messages = [wire.encode(each, session) for each in batch]
@@ -63,7 +63,7 @@ class Publisher:
         return [Done(str(each.message_id)) for each in messages]
 
     def close(self) -> None:
-        self._closed = True
+        self.closed = True
         self._links.close()
 
     def _session(self, message: Outbound) -> str | None:

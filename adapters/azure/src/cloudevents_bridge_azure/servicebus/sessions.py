@@ -65,7 +65,7 @@ class SessionSubscriber:
         self._lost: list[str] = []
         self._number = count()
         self._stopped = False
-        self._closed = False
+        self.closed = False
 
     def receive(self, max_messages: int, wait: float) -> Received:
         end = monotonic() + wait
@@ -100,7 +100,7 @@ class SessionSubscriber:
     def settle(
         self, verb: Verb, messages: Sequence[Inbound], *, seconds: float = 0.0, reason: str = "", timeout: float
     ) -> Sequence[Done | Fault]:
-        if self._closed:
+        if self.closed:
             raise ClosedError(f"this subscriber of {self._of.path} was closed")
         outcomes: dict[int, Done | Fault] = {}
         groups: dict[Session, list[int]] = {}
@@ -120,7 +120,7 @@ class SessionSubscriber:
     def close(self) -> None:
         self.stop()
         with self._changed:
-            self._closed = True
+            self.closed = True
             held, self._held = self._held, []
         _close_all(held)
 
