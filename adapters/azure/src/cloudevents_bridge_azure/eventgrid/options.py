@@ -66,8 +66,8 @@ def _host(url: Url, *, local: bool) -> str:
     host = url.authority
     if url.path not in ("", "/") or not _HOST.fullmatch(host) or ("." not in host and not local):
         raise ConfigurationError(
-            f"{url.text} names no namespace: write {url.scheme}://NAME.REGION-1.eventgrid.azure.net, the host name that "
-            "`az eventgrid namespace show` gives as topicsConfiguration.hostname"
+            f"{url.text} names no namespace: write {url.scheme}://NAME.REGION-1.eventgrid.azure.net, the host name "
+            "that `az eventgrid namespace show` gives as topicsConfiguration.hostname"
         )
     return host
 

@@ -83,6 +83,7 @@ class Subscriber:
             settle="each",
             free_release=False,
             dead=False,
+            nack_least=float(DELAYS[1]),
         )
 
     def receive(self, max_messages: int, wait: float) -> Received:

@@ -1,4 +1,4 @@
-"""Topics and subscriptions for other tools. Event Grid's data plane creates nothing: that is Azure Resource Manager's."""
+"""Topics and subscriptions for other tools: Event Grid's data plane creates nothing, Azure Resource Manager does."""
 
 from __future__ import annotations
 
