@@ -11,7 +11,7 @@ import json
 import os
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from cloudevents_bridge import Broker, CloudEvent, Topic
 from cloudevents_bridge_contract.bench import native_place
 from cloudevents_bridge_contract.emulators.eventgrid.launcher import KEY, Running, started
 from cloudevents_bridge_contract.emulators.proxy import Proxy
+from cloudevents_bridge_contract.emulators.servicebus import launcher as servicebus
 from cloudevents_bridge_contract.existing import Pool
 from cloudevents_bridge_contract.rig import NativeMessage, NotRun, Rig
 
@@ -67,14 +68,15 @@ class EventGridRig(Rig):
 
     def create(self, broker: Broker, topic: Topic) -> None:
         running = self._emulator("topics that are made by a test")
-        for name in self._topics(topic):
+        topics, feeds = _places(topic)
+        for name in topics:
             running.make_topic(name)
-        for feed in self._feeds(topic):
+        for feed in feeds:
             running.make_subscription(feed.topic, feed.name, **feed.properties["deliveryConfiguration"]["queue"])
 
     def remove(self, broker: Broker, topic: Topic) -> None:
         running = self._emulator("topics that are made by a test")
-        for name in self._topics(topic):
+        for name in _places(topic)[0]:
             running.admin("DELETE", f"topics/{name}")
 
     def break_connections(self) -> None:
@@ -144,16 +146,78 @@ class EventGridRig(Rig):
             raise NotRun(f"a real namespace has no {what}")
         return self._proxy
 
-    def _topics(self, topic: Topic) -> list[str]:
-        return _places(topic)[0]
-
-    def _feeds(self, topic: Topic) -> list[Any]:
-        return _places(topic)[1]
-
 
 def _places(topic: Topic) -> Any:
-    """What `ceb topology export` writes for the topic, as the adapter has it before it is written."""
+    """The topics and event subscriptions of it: what `ceb topology export` writes for the topic, as the adapter has it before it is written."""
     from cloudevents_bridge_azure.eventgrid.export import places
 
     indexes = range(len(topic.subscriptions))
     return places([native_place(topic), *(native_place(topic, each) for each in indexes)], local=True)
+
+
+class EventGridTopicRig(Rig):
+    """Custom topics with queues of Service Bus behind them: both of our emulators, the second behind a proxy."""
+
+    name = "azure-eventgrid-topic"
+    kind = "fake: our emulators of Event Grid and Service Bus"
+    lease = 2.0
+    wakeup = 2.0
+    patience = 20.0
+    threads_to_send = 1  # the watch of the adapter
+
+    def __init__(self) -> None:
+        self._grid: Running | None = None
+        self._proxies: list[Proxy] = []
+        self._bus = ""
+
+    @contextmanager
+    def start(self) -> Iterator[str]:
+        with ExitStack() as stack:
+            try:
+                bus = stack.enter_context(servicebus.started())
+            except servicebus.Missing as missing:
+                raise NotRun(str(missing)) from None
+            self._grid = stack.enter_context(started(f"--service-bus={bus.connection}", "--time-scale=0.02"))
+            stack.callback(setattr, self, "_grid", None)
+            grid_port = int(self._grid.url.rpartition(":")[2])
+            self._proxies = [stack.enter_context(Proxy(port)) for port in (grid_port, bus.server.port)]
+            stack.callback(self._proxies.clear)
+            stack.enter_context(pytest.MonkeyPatch.context()).setenv(KEY_VARIABLE, KEY)
+            grid, queues = (f"127.0.0.1:{proxy.port}" for proxy in self._proxies)
+            yield (
+                f"azure-eventgrid-topic://emulator?endpoint=http://{grid}&servicebus=ceb-contract"
+                f"&servicebus_endpoint=amqp://{queues}&servicebus_administration={bus.administration}"
+            )
+
+    def create(self, broker: Broker, topic: Topic) -> None:
+        from cloudevents_bridge_azure.eventgrid.custom import names, settings
+
+        assert self._grid is not None
+        self._grid.make_custom(topic.name)
+        for index, subscription in enumerate(topic.subscriptions):
+            place = native_place(topic, index)
+            queue = names.queue_name(place)
+            broker.native.administration.create_queue(queue, **settings.queue(place))
+            self._grid.subscribe(
+                topic.name, subscription.name, destination={"endpointType": "ServiceBusQueue", "queue": queue}
+            )
+
+    def remove(self, broker: Broker, topic: Topic) -> None:
+        from cloudevents_bridge_azure.eventgrid.custom import names
+
+        assert self._grid is not None
+        self._grid.admin("DELETE", f"custom/{topic.name}")
+        for index in range(len(topic.subscriptions)):
+            broker.native.administration.delete_queue(names.queue_name(native_place(topic, index)))
+
+    def break_connections(self) -> None:
+        for proxy in self._proxies:
+            proxy.cut()
+
+    @contextmanager
+    def stuck(self) -> Iterator[None]:
+        with self._proxies[0].hold():
+            yield
+
+    def native_form(self, event: CloudEvent) -> NativeMessage:
+        return EventGridRig.native_form(self, event)  # type: ignore[arg-type]

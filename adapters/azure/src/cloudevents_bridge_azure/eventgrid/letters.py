@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cloudevents_bridge.driver import Done, Fault, Inbound, Verb
-from cloudevents_bridge_azure.eventgrid.client import Client
+from cloudevents_bridge_azure.eventgrid.client import Act, Client
 from cloudevents_bridge_azure.eventgrid.names import Source
-from cloudevents_bridge_azure.eventgrid.publisher import MEDIA, ROLE, Act
-from cloudevents_bridge_azure.eventgrid.subscriber import MOST_DELIVERIES, Subscriber
+from cloudevents_bridge_azure.eventgrid.publisher import MEDIA, ROLE
+from cloudevents_bridge_azure.eventgrid.settings import MOST_DELIVERIES
+from cloudevents_bridge_azure.eventgrid.subscriber import Subscriber
 
 OLD = MOST_DELIVERIES // 2
 """Deliveries after which a letter that is given back is published anew."""

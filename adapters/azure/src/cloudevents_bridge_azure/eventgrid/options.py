@@ -15,7 +15,7 @@ OPTIONS = frozenset({"endpoint", "wait", "credential"})
 KEY_VARIABLE = "AZURE_EVENTGRID_KEY"
 WAIT = (10.0, 120.0)
 """Seconds that the service lets a receive wait, at least and at most."""
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
+HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 _ENDPOINT = re.compile(r"https?://[^/?#@\s]+/?")
 
 
@@ -51,20 +51,20 @@ def read(url: Url, options: Mapping[str, Any], environ: Mapping[str, str] = os.e
     ConfigurationError: if the URL or an option is wrong.
     """
     given = {**url.query, **options}
-    endpoint = _endpoint(given.get("endpoint"))
+    endpoint = check_endpoint(given.get("endpoint"))
     return Options(
         url=url.text,
         host=_host(url, local=endpoint is not None),
         endpoint=endpoint or f"https://{url.authority}",
         key=environ.get(KEY_VARIABLE) or None,
-        credential=_credential(options.get("credential")),
+        credential=check_credential(options.get("credential")),
         wait=_wait(given.get("wait", WAIT[0])),
     )
 
 
 def _host(url: Url, *, local: bool) -> str:
     host = url.authority
-    if url.path not in ("", "/") or not _HOST.fullmatch(host) or ("." not in host and not local):
+    if url.path not in ("", "/") or not HOST.fullmatch(host) or ("." not in host and not local):
         raise ConfigurationError(
             f"{url.text} names no namespace: write {url.scheme}://NAME.REGION-1.eventgrid.azure.net, the host name "
             "that `az eventgrid namespace show` gives as topicsConfiguration.hostname"
@@ -72,7 +72,10 @@ def _host(url: Url, *, local: bool) -> str:
     return host
 
 
-def _endpoint(value: object) -> str | None:
+def check_endpoint(value: object) -> str | None:
+    """Raises:
+    ConfigurationError: if it is no address.
+    """
     if value is None:
         return None
     if not isinstance(value, str) or not _ENDPOINT.fullmatch(value):
@@ -80,7 +83,10 @@ def _endpoint(value: object) -> str | None:
     return value.rstrip("/")
 
 
-def _credential(value: object) -> object:
+def check_credential(value: object) -> object:
+    """Raises:
+    ConfigurationError: if it is no credential.
+    """
     if value is None or hasattr(value, "get_token") or hasattr(value, "key"):
         return value
     raise ConfigurationError(

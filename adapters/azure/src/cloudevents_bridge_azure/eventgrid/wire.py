@@ -73,7 +73,10 @@ def unpack(raw: bytes) -> tuple[Mapping[str, str], bytes]:
     """The attributes and the body of an event as it came."""
     if _MAYBE not in raw:
         return STRUCTURED.structured, raw
-    members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    try:
+        members = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return STRUCTURED.structured, raw
     if _OURS.isdisjoint(members):
         return STRUCTURED.structured, raw
     marks = {name: _text(members.pop(mark)) for name, mark in MARKS.items() if mark in members}

@@ -1,0 +1,75 @@
+"""Sending: one transfer for each batch, accepted or refused as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cloudevents_bridge.driver import Done, Fault, Outbound, SendTraits
+from cloudevents_bridge.errors import ClosedError
+from cloudevents_bridge_azure.servicebus import wire
+from cloudevents_bridge_azure.servicebus.links import Pool
+from cloudevents_bridge_azure.servicebus.names import Entity
+from cloudevents_bridge_azure.servicebus.sdk import Client
+from cloudevents_bridge_azure.servicebus.watch import Watch
+
+BATCH_COUNT = 500
+BATCH_BYTES = 256 * 1024
+"""Bytes of a batch, at most: what every tier takes."""
+ENVELOPE = 512
+"""Bytes of a batch that the SDK may put around the messages: the ids of the first of them."""
+SENDS = 4
+"""Links, each with one transfer under way: opened only while as many are."""
+
+
+class Publisher:
+    """Sends to one entity.
+
+    Args:
+        keyed: ordering keys count: each message gets a session id, and a batch holds those of one.
+        message_bytes: of one message, at most.
+        window: seconds within which a second message of the same id is dropped; 0: it is not.
+    """
+
+    def __init__(
+        self, client: Client, watch: Watch, to: Entity, *, keyed: bool, message_bytes: int, window: float
+    ) -> None:
+        self.traits = SendTraits(
+            batch_count=BATCH_COUNT,
+            batch_bytes=min(message_bytes, BATCH_BYTES) - ENVELOPE,
+            message_bytes=message_bytes,
+            keys="one_key" if keyed else "mixed",
+            sends=SENDS,
+            dedup_window=window,
+        )
+        self._to = to
+        self._keyed = keyed
+        self._closed = False
+        self._links = Pool(lambda: client.sender(to), watch, SENDS)
+
+    def size(self, message: Outbound) -> int:
+        """Raises:
+        InvalidArgumentError: if Service Bus would refuse the message; it names the attribute.
+        """
+        return wire.size(wire.encode(message, keyed=self._keyed))
+
+    def send(self, batch: Sequence[Outbound], *, timeout: float) -> Sequence[Done | Fault]:
+        if self._closed:
+            raise ClosedError(f"this publisher of {self._to.path} was closed: ask the broker for another")
+        messages = [wire.encode(each, keyed=self._keyed) for each in batch]
+        with self._links.one(timeout) as link, link.use(timeout) as sender:
+            sender.send_messages(_whole(sender, messages), timeout=timeout)
+        return [Done(str(each.message_id)) for each in messages]
+
+    def close(self) -> None:
+        self._closed = True
+        self._links.close()
+
+
+def _whole(sender: Any, messages: Sequence[Any]) -> Any:
+    if len(messages) == 1:
+        return messages[0]
+    batch = sender.create_message_batch()
+    for each in messages:
+        batch.add_message(each)
+    return batch

@@ -1,0 +1,134 @@
+"""Azure's SDK as the driver uses it: its clients, and the few things that its public interface does not offer.
+
+Those are in this file only, and tests fail where a version of the SDK does them in another way:
+
+- A connection that hangs is cut: the SDK has no bound for the opening of a connection, nor for an answer that it cannot
+  read.
+- Credit is taken back: what a `receive_messages` asked for and did not get stays out with the SDK, and what is
+  delivered on it afterwards waits for a reader.
+- What came is handed out when nothing more comes for a moment: the SDK waits a fifth of a second.
+- A receiver without prefetch has a thread that reads its connection every five seconds, beside whoever uses it. Made
+  with prefetch and without keep-alive it has none; then the prefetch is turned off.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from contextlib import suppress
+from typing import Any
+
+from cloudevents_bridge_azure.servicebus.names import Entity
+from cloudevents_bridge_azure.servicebus.options import Options
+
+TICK = 0.05
+"""Seconds of silence after which a receiver looks at its own clock."""
+OPENING = 15.0
+"""Seconds within which a link must be open."""
+PREFETCH = 100
+"""Messages of a session that are fetched ahead: at least as many as one receive asks for, or the SDK reorders them."""
+_TURNED_OFF = 1
+logging.getLogger("azure.servicebus._pyamqp").setLevel(logging.CRITICAL)  # errors are raised, and told once
+
+
+class Client:
+    """Makes senders and receivers of one namespace; opens nothing. Thread-safe."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._credential: Any = None
+
+    @property
+    def native(self) -> Any:
+        """The `ServiceBusClient`."""
+        with self._lock:
+            if self._client is None:
+                self._client = self._make()
+            return self._client
+
+    def sender(self, to: Entity) -> Any:
+        client = self.native
+        with self._lock:
+            return client.get_topic_sender(to.name, keep_alive=0, socket_timeout=1.0)
+
+    def receiver(self, of: Entity) -> Any:
+        """For messages without sessions."""
+        return self._receiver(of, prefetch_count=_TURNED_OFF)
+
+    def next_session(self, of: Entity, wait: float) -> Any:
+        """For the next session that has messages, within `wait` seconds."""
+        from azure.servicebus import NEXT_AVAILABLE_SESSION
+
+        return self._receiver(of, prefetch_count=PREFETCH, session_id=NEXT_AVAILABLE_SESSION, max_wait_time=wait)
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+            credential, self._credential = self._credential, None
+        if client is not None:
+            client.close()
+        if credential is not None:
+            credential.close()
+
+    @property
+    def credential(self) -> Any:
+        """The key, the credential that was given, or the default one."""
+        from azure.core.credentials import AzureNamedKeyCredential
+
+        if self._options.key is not None:
+            return AzureNamedKeyCredential(self._options.key.name, self._options.key.secret)
+        if self._options.credential is not None:
+            return self._options.credential
+        if self._credential is None:
+            from azure.identity import DefaultAzureCredential
+
+            self._credential = DefaultAzureCredential()
+        return self._credential
+
+    def _make(self) -> Any:
+        from azure.servicebus import ServiceBusClient
+
+        plain = {"use_tls": False} if self._options.plaintext else {}
+        return ServiceBusClient(self._options.address, self.credential, retry_total=0, try_timeout=OPENING, **plain)
+
+    def _receiver(self, of: Entity, **options: Any) -> Any:
+        client = self.native
+        if of.dead:
+            options["sub_queue"] = "deadletter"
+        with self._lock:
+            if of.subscription is None:
+                return client.get_queue_receiver(of.name, keep_alive=0, socket_timeout=TICK, **options)
+            return client.get_subscription_receiver(
+                of.name, of.subscription, keep_alive=0, socket_timeout=TICK, **options
+            )
+
+
+def open_(handler: Any) -> None:
+    """Open a sender or receiver. It cannot be bounded but by `cut`.
+
+    Raises:
+        ServiceBusError: what the service said.
+    """
+    handler.__enter__()
+    if getattr(handler, "_prefetch_count", 0) == _TURNED_OFF:
+        handler._prefetch_count = 0
+        handler._further_pull_receive_timeout = TICK
+
+
+def cut(handler: Any) -> None:
+    """Break the connection of a sender or receiver, from any thread: whoever waits for it gets an error."""
+    transport = getattr(getattr(getattr(handler, "_handler", None), "_connection", None), "_transport", None)
+    sock = getattr(transport, "sock", None)
+    if sock is not None:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+def take_back(receiver: Any) -> None:
+    """Take back the credit that is out, and give back what came on it. Not for sessions."""
+    link = getattr(receiver._handler, "_link", None)
+    if link is not None and (link.current_link_credit > 0 or not receiver._handler._received_messages.empty()):
+        receiver._amqp_transport.drain_and_release_messages(receiver._handler)

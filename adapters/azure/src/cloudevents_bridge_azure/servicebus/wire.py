@@ -1,0 +1,162 @@
+"""Messages on their way out and in: the AMQP binding, the limits of Service Bus, and what the library keeps beside.
+
+Keys and values of received properties are bytes: they are decoded here, once, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
+from azure.servicebus.amqp import AmqpMessageBodyType
+
+from cloudevents_bridge.bindings import AMQP, Wire
+from cloudevents_bridge.driver import DEAD_LETTER, Outbound
+from cloudevents_bridge.errors import InvalidArgumentError
+
+WIRES: Mapping[str, Wire] = {"binary": AMQP, "structured": dataclasses.replace(AMQP, mode="structured")}
+CONTENT_TYPE = "content-type"
+MAX_ID = 128
+"""Characters of a message id and of a session id, at most."""
+MAX_NAME = 32_767
+MAX_REASON = 4096
+"""Characters of the reason, and of the description, of a dead letter, at most."""
+_REASON, _DESCRIPTION = "DeadLetterReason", "DeadLetterErrorDescription"
+_OURS = "ceb-dead-letter"
+"""What `DeadLetterReason` begins with where the library has dead-lettered. The rest is the begin of what the
+description goes on with, where that is too long for one of them."""
+_HASHED = "ceb-key-"
+_NONE = "ceb-none-"
+"""Start of the session id that is made up for one event without an ordering key, so that it waits for no other."""
+_UNSEEN = 1 << 31  # a batch of that many bytes takes every message: only its size is asked for
+
+
+def encode(message: Outbound, *, keyed: bool, now: datetime | None = None) -> ServiceBusMessage:
+    """The native message.
+
+    Args:
+        keyed: its ordering key counts: it gets a session id.
+        now: when it is sent, if it has a delay.
+
+    Raises:
+        InvalidArgumentError: if Service Bus would refuse an attribute; it names it.
+    """
+    properties: dict[str | bytes, Any] = {}
+    content_type = None
+    for name, value in message.attributes.items():
+        if name == CONTENT_TYPE:
+            content_type = value
+        elif len(name) > MAX_NAME or len(value) > MAX_NAME:
+            raise InvalidArgumentError(
+                f"attribute {name[:60]!r} has {max(len(name), len(value))} characters, and Service Bus "
+                f"takes {MAX_NAME}: put it into the data, or use mode=structured"
+            )
+        else:
+            properties[name] = value
+    made = ServiceBusMessage(
+        message.body,
+        application_properties=properties,
+        content_type=content_type,
+        message_id=_id(message.dedup),
+        session_id=session_of(message.key) if keyed else None,
+        time_to_live=None if message.ttl is None else timedelta(milliseconds=max(1, math.floor(message.ttl * 1000))),
+    )
+    if message.delay > 0:
+        made.scheduled_enqueue_time_utc = (now or datetime.now(UTC)) + timedelta(seconds=message.delay)
+    return made
+
+
+def size(message: ServiceBusMessage) -> int:
+    """Bytes that it takes in a batch, as the SDK itself counts them."""
+    batch = ServiceBusMessageBatch(_UNSEEN)
+    batch.add_message(message)
+    return int(batch.size_in_bytes)
+
+
+def session_of(key: str | None) -> str:
+    """The session id of an ordering key. One that is too long, or could be taken for ours, is hashed."""
+    if key is None:
+        return f"{_NONE}{uuid.uuid4().hex}"
+    if 0 < len(key) <= MAX_ID and not key.startswith((_HASHED, _NONE)):
+        return key
+    return _HASHED + hashlib.sha256(key.encode()).hexdigest()
+
+
+def key_of(session: str) -> str | None:
+    """The ordering key of a session."""
+    return None if session.startswith(_NONE) else session
+
+
+def reasons(text: str) -> tuple[str, str]:
+    """The reason and the description in which the text of a dead letter travels. Beyond the limits it is cut."""
+    if len(text) <= MAX_REASON:
+        return _OURS, text
+    head = MAX_REASON - len(_OURS) - 1
+    return f"{_OURS}:{text[:head]}", text[head : head + MAX_REASON]
+
+
+def decode(received: Any, *, letter: bool) -> tuple[bytes, dict[str, str]]:
+    """The body and the attributes of a native message.
+
+    Args:
+        letter: it comes from a dead-letter queue.
+    """
+    attributes: dict[str, str] = {}
+    reason = description = None
+    for raw, value in (received.application_properties or {}).items():
+        name = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+        if name == _REASON:
+            reason = _text(name, value)
+        elif name == _DESCRIPTION:
+            description = _text(name, value)
+        elif value is not None:
+            attributes[name] = _text(name, value)
+    if received.content_type is not None:
+        attributes[CONTENT_TYPE] = _text(CONTENT_TYPE, received.content_type)
+    if letter and (reason or description):
+        attributes[DEAD_LETTER] = _said(reason or "", description or "")
+    return _body(received), attributes
+
+
+def _said(reason: str, description: str) -> str:
+    if reason == _OURS:
+        return description
+    if reason.startswith(f"{_OURS}:"):
+        return reason[len(_OURS) + 1 :] + description
+    return f"{reason}: {description}" if reason and description else reason or description
+
+
+def _text(name: str, value: Any) -> str:
+    """A property as text, in the canonical form of its CloudEvents type."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and name.endswith("time"):  # an AMQP timestamp, which the SDK gives as milliseconds
+        moment = datetime.fromtimestamp(value / 1000, UTC)
+        return moment.isoformat(timespec="milliseconds" if value % 1000 else "seconds").replace("+00:00", "Z")
+    return str(value)
+
+
+def _body(received: Any) -> bytes:
+    kind = received.body_type
+    if kind == AmqpMessageBodyType.DATA:
+        return b"".join(received.body)
+    value = received.body
+    if kind == AmqpMessageBodyType.VALUE and isinstance(value, (bytes, str)):
+        return value if isinstance(value, bytes) else value.encode()
+    return b"" if value is None else repr(value).encode()  # no CloudEvent: for the decode failure to show
+
+
+def _id(dedup: str | None) -> str:
+    if dedup is None:
+        return uuid.uuid4().hex
+    return dedup if 0 < len(dedup) <= MAX_ID else hashlib.sha256(dedup.encode()).hexdigest()
