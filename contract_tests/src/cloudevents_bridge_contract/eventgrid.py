@@ -148,7 +148,7 @@ class EventGridRig(Rig):
 
 
 def _places(topic: Topic) -> Any:
-    """The topics and event subscriptions of it: what `ceb topology export` writes for the topic, as the adapter has it before it is written."""
+    """The topics and event subscriptions that `ceb topology export` would write."""
     from cloudevents_bridge_azure.eventgrid.export import places
 
     indexes = range(len(topic.subscriptions))
