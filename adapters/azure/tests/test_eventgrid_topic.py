@@ -93,7 +93,7 @@ def test_topology_is_written_and_not_made() -> None:
         with pytest.raises(UnsupportedError, match="topology"):
             broker.topology.apply()
         roles = {
-            role: [line.split('"')[3] for line in broker.topology.policy(role).splitlines()[1:]]  # type: ignore[arg-type]
+            role: [line.split('"')[3] for line in broker.topology.policy(role).splitlines()[1:]]
             for role in ("publisher", "consumer", "operator", "provisioner")
         }
     assert topic.endswith("--name orders --location westeurope --input-schema cloudeventschemav1_0")
