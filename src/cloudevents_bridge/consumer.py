@@ -179,7 +179,7 @@ class Consumer:
 
     def hold(self, delivery: Delivery, delay: float) -> bool:
         """A handler gives its delivery back: where it is to be held, that is done when the handler returns."""
-        natively = delivery._inbound.key is None and delay <= self._inlet.traits.nack_delay
+        natively = delivery._inbound.key is None and self._inlet.traits.delays(delay)
         if natively and not self._inlet.deferred and not delivery._postponed:
             return False
         delivery._again = delay

@@ -175,6 +175,8 @@ class ReceiveTraits(Struct, frozen=True):
     Attributes:
         batch_count, settle_count: messages in one receive and one settle, at most.
         settle_bytes: sum of the handles' lengths in one settle, at most; 0: no limit.
+        nack_least: shortest native delay of a nack, beside none. A shorter one is held by the portable layer where
+            there is room, and rounded up where there is none.
         receives: receives that may block at once; with sessions: keys in hand.
         wait: shortest and longest native wait; the shell makes the rest.
         stop_within: a blocked receive returns this soon after `stop()`.
@@ -201,6 +203,11 @@ class ReceiveTraits(Struct, frozen=True):
     dead: bool
     key_batches: bool = False
     settle_bytes: int = 0
+    nack_least: float = 0.0
+
+    def delays(self, seconds: float) -> bool:
+        """Whether the broker itself has a delay of a nack that is about so long."""
+        return seconds <= self.nack_delay and (seconds <= 0 or seconds >= self.nack_least)
 
 
 class PublisherDriver(Protocol):

@@ -67,6 +67,9 @@ class Inlet:
         self.of_dead_letters = of_dead_letters
         self.driver = session.connection.open_subscriber(driver.DeadLetters(of) if of_dead_letters else of)
         self.traits = self.driver.traits
+        self._last_attempt = CRASHES * declared.max_attempts
+        if self.traits.removes_after is not None:  # what is handed out then and not settled would be gone
+            self._last_attempt = min(self._last_attempt, self.traits.removes_after - 1)
         self.holder: Holder | None = None
         self.lost: Callable[[Sequence[Delivery]], None] | None = None
         self.deferred = False
@@ -249,7 +252,7 @@ class Inlet:
                 self._settle("ack", [inbound])
                 return None
             attempt = inbound.attempt or 1
-            if attempt > CRASHES * self.declared.max_attempts:
+            if attempt > self._last_attempt:
                 reason = f"the consumer ended without settling it {attempt - 1} times"
                 self._poison.append((inbound, reason, None))
                 return None

@@ -40,7 +40,7 @@ class Keeper:
         """Keep the lease for `delay` seconds, or as long as the broker lets a delivery be kept, then give the delivery
         back as failed. False: the broker has a delay that long, or there is no room, or no time.
         """
-        if delay <= self._inlet.traits.nack_delay:
+        if self._inlet.traits.delays(delay):
             return False
         now = clock.now()
         until = now + delay

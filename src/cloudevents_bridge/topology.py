@@ -65,7 +65,7 @@ class Topology:
         Raises:
             UnsupportedError: if the broker has no such form.
         """
-        session = self._open()
+        session = self._opener.get()
         with wrapped(session.connection, "export the topology", session.broker):
             return session.connection.topology.export(format, self._wanted(topics))
 
@@ -75,7 +75,7 @@ class Topology:
         Raises:
             UnsupportedError: if the broker has no rights to give.
         """
-        session = self._open()
+        session = self._opener.get()
         with wrapped(session.connection, f"write the policy of a {role}", session.broker):
             return session.connection.topology.policy(role, self._wanted(topics))
 

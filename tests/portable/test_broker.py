@@ -204,6 +204,7 @@ def test_a_broker_without_topology_says_so(opened: Any, scripted: Scripted) -> N
     for call in (broker.topology.plan, broker.topology.apply, broker.topology.delete):
         with pytest.raises(UnsupportedError, match="'topology'"):
             call()
+    assert broker.topology.policy("consumer", Topic("others")) == "consumer: topic others", "this makes nothing"
     broker.publish("orders", event())
     with pytest.raises(UnsupportedError, match="'topology'"):
         opened(create_missing=True).publish("orders", event())

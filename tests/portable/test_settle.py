@@ -249,6 +249,17 @@ def test_a_native_delay_is_used_where_it_is_long_enough(broker: Broker, scripted
     assert scripted.settles == [Settled("nack", ["1"], 10.0, "")]
 
 
+def test_a_nack_shorter_than_the_shortest_native_delay_is_held(broker: Broker, scripted: Scripted) -> None:
+    scripted.receive_traits = msgspec.structs.replace(scripted.receive_traits, nack_delay=3600.0, nack_least=10.0)
+    subscriber = broker.subscriber("orders", "billing")
+    received(subscriber, scripted).nack(delay=0.2)
+    assert scripted.settles == [], "it was given back at once, for ten seconds"
+    until(lambda: scripted.settles == [Settled("nack", ["1"], 0.0, "")])
+    [again] = subscriber.receive()
+    again.nack(delay=10.0)
+    assert scripted.settles[1:] == [Settled("nack", ["1"], 10.0, "")]
+
+
 def test_without_a_delay_the_redelivery_counts(opened: Any, scripted: Scripted) -> None:
     policy = RetryPolicy(initial=2.0, maximum=6.0, factor=2.0)
     topics = [Topic("orders", subscriptions=[Subscription("billing", max_attempts=50, redelivery=policy)])]

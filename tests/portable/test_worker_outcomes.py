@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from scripted import Scripted, busy, event, refused, until
 
@@ -81,13 +82,23 @@ def test_the_back_off_grows_with_the_attempt(
 
 
 def _with_delay(scripted: Scripted) -> Any:
-    import msgspec
-
     return msgspec.structs.replace(scripted.receive_traits, nack_delay=900.0)
 
 
 def _fails(event: CloudEvent) -> None:
     raise ValueError("it fails")
+
+
+def test_a_delay_shorter_than_the_shortest_native_one_is_held(opened: Any, scripted: Scripted) -> None:
+    def handle(delivery: Delivery) -> None:
+        if delivery.attempt == 1:
+            raise Retry(0.2)
+
+    scripted.receive_traits = msgspec.structs.replace(_with_delay(scripted), nack_least=10.0)
+    scripted.put(event())
+    with opened(topics=[Topic("orders", subscriptions=["billing"])]).worker().add("orders", "billing", handle):
+        until(lambda: scripted.verbs() == ["ack"])
+    assert scripted.settles[0].seconds == 0.0
 
 
 def test_the_last_attempt_that_fails_is_dead_lettered_with_its_error(broker: Broker, scripted: Scripted) -> None:

@@ -13,7 +13,7 @@ from azure.eventgrid import EventGridConsumerClient, EventGridPublisherClient
 
 from cloudevents_bridge.driver import Fault
 from cloudevents_bridge.errors import ClosedError, ErrorCode
-from cloudevents_bridge_azure import errors
+from cloudevents_bridge_azure.eventgrid import errors
 from cloudevents_bridge_contract.emulators.eventgrid.launcher import KEY, Running
 from cloudevents_bridge_contract.emulators.process import free_port
 

@@ -174,7 +174,7 @@ class Bench:
                 Subscription(
                     each,
                     lease=max(lease, self.lease),
-                    max_attempts=max_attempts,
+                    max_attempts=min(max_attempts, self.rig.most_attempts or max_attempts),
                     redelivery=redelivery,
                     filter=filter,
                 )

@@ -38,6 +38,7 @@ class Rig:
         duplicates: whether a second delivery of an acked event fails a case, or is legal and counted.
         crosses_processes: whether another process reaches the same broker under the same URL.
         threads_to_send, threads_to_receive: threads of the adapter's own SDK, per broker and per subscriber.
+        most_attempts: the most `max_attempts` that the broker takes; None: any.
         max_events: cap on the events of one case; None: as the contract says.
         prefix: start of the names of topics; short, in the form of portable names.
         ordered: whether every topic of the suite is an ordered one, where those are of a kind of their own.
@@ -59,6 +60,7 @@ class Rig:
     crosses_processes: bool = True
     threads_to_send: int = 0
     threads_to_receive: int = 0
+    most_attempts: int | None = None
     max_events: int | None = None
     prefix: str = "ceb"
     ordered: bool = False

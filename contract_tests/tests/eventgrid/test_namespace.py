@@ -338,3 +338,22 @@ def test_many_consumers_get_each_event_once(emulator: Running, topic: str) -> No
     for thread in threads:
         thread.join(60)
     assert sorted(got) == list(range(1000))
+
+
+def test_shorter_waits_where_told_to(emulator: Running, topic: str) -> None:
+    def status(client: Any, name: str, wait: str) -> int:
+        answer = _raw(
+            client, f"/topics/{name}/eventsubscriptions/billing:receive", b"", maxEvents="1", maxWaitTime=wait
+        )
+        return int(answer.status_code)
+
+    with consumer(emulator, topic, "billing") as receiver:
+        assert [status(receiver, topic, wait) for wait in ("9", "9.9", "0", "x", "121")] == [400] * 5
+    with started("--shortest-wait=0.2") as quick:
+        quick.make_topic("orders")
+        quick.make_subscription("orders", "billing")
+        with consumer(quick, "orders", "billing") as receiver:
+            assert [status(receiver, "orders", wait) for wait in ("0.1", "0.", ".5", "-1", "0.2.3")] == [400] * 5
+            began = time.monotonic()
+            assert status(receiver, "orders", "0.2") == 200
+            assert 0.2 <= time.monotonic() - began < 9

@@ -65,6 +65,7 @@ class Inbox:
         self._extends = extends
         self._max_lease = min(max_lease, traits.lease_total)
         self._nack_delay = traits.nack_delay
+        self._delays = traits.delays
         self._free_release = traits.free_release
         self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._max_held = MAX_HELD if max_held is None else max_held
@@ -187,7 +188,7 @@ class Inbox:
         self._prefetch.handled(now, well=False)
         if entry.state != "running":
             return
-        natively = not unrun and entry.key is None and self._marks is None and delay <= self._nack_delay
+        natively = not unrun and entry.key is None and self._marks is None and self._delays(delay)
         until = self._held_until(entry, now + delay)
         if entry.lost or natively or (self.stopping and self._marks is not None):
             self._lanes.end(entry, "settling")

@@ -1,7 +1,12 @@
-"""Azure: `azure-servicebus://NAMESPACE-HOST`, topics and subscriptions of Service Bus."""
+"""Azure: Service Bus (`azure-servicebus://NAMESPACE-HOST`, in `servicebus`), namespaces of Event Grid
+(`azure-eventgrid://NAMESPACE-HOST`, in `eventgrid`), and its custom topics with queues of Service Bus behind them
+(`azure-eventgrid-topic://HOST?servicebus=NAMESPACE-HOST`, in `eventgrid.custom`).
+"""
 
 from __future__ import annotations
 
 from cloudevents_bridge_azure.adapter import servicebus_adapter
+from cloudevents_bridge_azure.eventgrid.adapter import adapter as eventgrid_adapter
+from cloudevents_bridge_azure.eventgrid.custom.adapter import adapter as eventgrid_topic_adapter
 
-__all__ = ["servicebus_adapter"]
+__all__ = ["eventgrid_adapter", "eventgrid_topic_adapter", "servicebus_adapter"]

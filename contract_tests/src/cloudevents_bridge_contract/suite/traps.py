@@ -175,6 +175,9 @@ class TrapCases:
             deliveries = fresh.receive(100, wait=0.5)
             fresh.ack_many(deliveries)
             got += keys(deliveries)
+        if bench.rig.most_attempts:  # what was given back so often that no more was allowed is not lost
+            letters = bench.broker(topic).dead_letters(topic.name, topic.subscriptions[0].name)
+            got += [letter.event.id for letter in letters.find() if letter.event is not None]
         bench.each_once(got, keys(events))
 
     @pytest.mark.parametrize("clock", [0, 3600, -3600])

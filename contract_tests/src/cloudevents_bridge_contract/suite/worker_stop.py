@@ -198,14 +198,17 @@ class WorkerStopCases:
         topic = bench.topic(lease=LONG * bench.rig.patience, max_attempts=5)
         bench.publish(topic, *(events := bench.events(20)))
         # Where giving back spends an attempt, an event that was given back often has the process for itself.
-        enough = 2 if bench.driver().open_subscriber(native_place(topic, 0)).traits.free_release else 1
+        traits = bench.driver().open_subscriber(native_place(topic, 0)).traits
+        enough = 2 if traits.free_release else 1
+        # Where the broker itself gives up early, there cannot be as many.
+        restarts = 10 if traits.free_release else min(10, (traits.removes_after or 20) - 4)
         gate = bench.gate()
-        for _ in range(10):
+        for _ in range(restarts):
             runs = Runs(lambda delivery: gate.wait(60))
             worker = work(bench, topic, runs, concurrency=2, grace=0.0)
             bench.eventually(lambda runs=runs: runs.inside() >= enough, "handlers run")  # type: ignore[misc]
             worker.close()
-        comes_back(bench, topic, events, 10)
+        comes_back(bench, topic, events, restarts)
         assert bench.letters(topic, 0) == []
 
     def test_start_stop_and_close_in_any_order(self, bench: Bench) -> None:

@@ -25,13 +25,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--time-scale", type=float, default=1.0, help="what release delays and retries are multiplied by"
     )
+    parser.add_argument(
+        "--shortest-wait", type=float, default=10.0, help="seconds that a receive may ask to wait, at least"
+    )
     parser.add_argument("--strict", action="store_true", help="refuse times that the service refuses")
     parser.add_argument(
         "--service-bus", metavar="CONNECTION", help="connection string of the queues that topics deliver to"
     )
     given = parser.parse_args(arguments)
     queues = ServiceBusQueues(given.service_bus) if given.service_bus else None
-    grid = Grid(given.containers, queues=queues, time_scale=given.time_scale, strict=given.strict)
+    grid = Grid(
+        given.containers,
+        queues=queues,
+        time_scale=given.time_scale,
+        strict=given.strict,
+        shortest_wait=given.shortest_wait,
+    )
     with Emulator((given.host, given.port), grid, Access(given.key, given.token)) as emulator:
         end = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

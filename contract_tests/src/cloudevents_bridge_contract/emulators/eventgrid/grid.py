@@ -177,15 +177,22 @@ class Grid:
         queues: delivers to queues of Service Bus.
         time_scale: of subscriptions that have none of their own.
         strict: whether times below the service's minimum are refused.
+        shortest_wait: seconds that a receive may wait, at least; 10 on the service.
     """
 
     NAMESPACE = "emulator"
 
     def __init__(
-        self, folder: Path, *, queues: targets.Queues | None = None, time_scale: float = 1.0, strict: bool = False
+        self,
+        folder: Path,
+        *,
+        queues: targets.Queues | None = None,
+        time_scale: float = 1.0,
+        strict: bool = False,
+        shortest_wait: float = 10.0,
     ) -> None:
         self.folder, self.queues = folder, queues or targets.NoQueues()
-        self.time_scale, self.strict = time_scale, strict
+        self.time_scale, self.strict, self.shortest_wait = time_scale, strict, shortest_wait
         self.topics: dict[str, PullTopic] = {}
         self.custom: dict[str, CustomTopic] = {}
 

@@ -55,6 +55,18 @@ class Request:
             raise bad_request(f"{name} is {text}, and must be a whole number from {low} to {high}.")
         return int(text)
 
+    def seconds(self, name: str, default: float, low: float, high: float) -> float:
+        """Seconds of the query. Parts of one are for tests: the service takes whole ones.
+
+        Raises:
+            Problem: 400 where it is no number, or out of bounds.
+        """
+        text = self.query.get(name, f"{default:g}")
+        whole, _, part = text.partition(".")
+        if not whole.isdecimal() or (part and not (part.isdecimal() and low < 1)) or not low <= float(text) <= high:
+            raise bad_request(f"{name} is {text}, and must be a number of seconds from {low:g} to {high:g}.")
+        return float(text)
+
     def require_version(self, *versions: str) -> None:
         """Raises:
         Problem: 400 where the request is of no version that is spoken here.

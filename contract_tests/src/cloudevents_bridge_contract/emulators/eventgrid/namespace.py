@@ -64,7 +64,7 @@ class Namespace:
 
     def _receive(self, subscription: PullSubscription, request: Request) -> Answer:
         most = request.number("maxEvents", 1, 1, MAX_RECEIVE)
-        wait = request.number("maxWaitTime", 60, 10, 120)
+        wait = request.seconds("maxWaitTime", 60, self._grid.shortest_wait, 120)
         given = subscription.receive(most, wait, request.gone)
         value = [
             {"brokerProperties": {"lockToken": each.token, "deliveryCount": each.delivery}, "event": each.event.raw}

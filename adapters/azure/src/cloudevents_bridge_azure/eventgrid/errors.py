@@ -57,7 +57,9 @@ def classify(error: BaseException) -> Fault:
     status = getattr(error, "status_code", None)
     meaning = _STATUSES.get(status) if isinstance(status, int) else None
     if meaning is not None:
-        return Fault(*meaning, _retry_after(error), f"{_said(error)} (HTTP {status})")
+        needed = getattr(error, "needed", None)
+        text = f"{_said(error)} (HTTP {status})"
+        return Fault(*meaning, _retry_after(error), f"{needed}: {text}" if needed else text)
     if not isinstance(status, int):
         for base in kind.__mro__:
             if base.__module__ == "azure.core.exceptions" and base.__name__ in _KINDS:
