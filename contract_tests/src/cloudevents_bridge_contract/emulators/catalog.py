@@ -54,5 +54,26 @@ def _emulator_of_aws() -> Server:
             raise CannotStartError(f"{missing}; or {both}") from missing
 
 
-CLOUDS: Mapping[str, Callable[[], AbstractContextManager[Environment]]] = {"aws": _aws, "gcp": _gcp}
+@contextmanager
+def _azure() -> Iterator[Environment]:
+    """Service Bus, and Event Grid, which delivers to its queues."""
+    from cloudevents_bridge_contract.emulators.eventgrid import launcher as eventgrid
+    from cloudevents_bridge_contract.emulators.servicebus import launcher as servicebus
+
+    try:
+        servicebus.find()
+    except servicebus.Missing as missing:
+        raise CannotStartError(str(missing)) from missing
+    with servicebus.started() as bus, eventgrid.started(f"--service-bus={bus.connection}") as grid:
+        places = f"endpoint=amqp://{bus.server.address}&administration={bus.administration}"
+        yield {
+            "AZURE_SERVICEBUS_CONNECTION_STRING": bus.connection,
+            "AZURE_SERVICEBUS_URL": f"azure-servicebus://emulator?{places}",
+            "AZURE_EVENTGRID_KEY": eventgrid.KEY,
+            "AZURE_EVENTGRID_ENDPOINT": grid.url,
+            "AZURE_EVENTGRID_URL": f"azure-eventgrid://emulator?endpoint={grid.url}",
+        }
+
+
+CLOUDS: Mapping[str, Callable[[], AbstractContextManager[Environment]]] = {"aws": _aws, "azure": _azure, "gcp": _gcp}
 """Each starts what its cloud has, runs it until the block ends, and gives the environment."""
