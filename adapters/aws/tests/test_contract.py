@@ -30,7 +30,7 @@ class TestMinistackFifo(ContractSuite):
 class Chosen(ContractSuite):
     """The cases of some groups."""
 
-    groups = OF_THE_BROKER
+    groups: tuple[str, ...] = OF_THE_BROKER
 
     @pytest.fixture(autouse=True)
     def chosen(self, request: pytest.FixtureRequest) -> None:
