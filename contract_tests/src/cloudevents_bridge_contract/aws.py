@@ -202,12 +202,12 @@ _LOCALSTACK: Mapping[str, str] = {
 _MINISTACK: Mapping[str, str] = {}
 
 
-def localstack() -> AwsRig:
-    return AwsRig("aws-localstack", localstack_.localstack, localstack_.KIND, _LOCALSTACK)
+def localstack(*, max_events: int | None = None) -> AwsRig:
+    return _capped(AwsRig("aws-localstack", localstack_.localstack, localstack_.KIND, _LOCALSTACK), max_events)
 
 
-def localstack_fifo() -> FifoRig:
-    return FifoRig("aws-fifo-localstack", localstack_.localstack, localstack_.KIND, _LOCALSTACK)
+def localstack_fifo(*, max_events: int | None = None) -> FifoRig:
+    return _capped(FifoRig("aws-fifo-localstack", localstack_.localstack, localstack_.KIND, _LOCALSTACK), max_events)
 
 
 def ministack() -> AwsRig:
@@ -224,4 +224,9 @@ _R = TypeVar("_R", bound=AwsRig)
 def _exact(rig: _R) -> _R:
     """Leases end when they say: the shortest that there is will do."""
     rig.lease = 1.0
+    return rig
+
+
+def _capped(rig: _R, max_events: int | None) -> _R:
+    rig.max_events = max_events
     return rig
