@@ -1,4 +1,4 @@
-"""How long `import cloudevents_bridge` and `ceb --help` take."""
+"""How long `import cloudevents_bridge` and `ceb --help` take, and the AWS adapter where it is installed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from common import machine, median, table
 
-IMPORT = "import time; t = time.perf_counter(); import cloudevents_bridge; print(time.perf_counter() - t)"
+IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
+AWS = "import cloudevents_bridge_aws.connection, boto3"
+"""The adapter with the SDK, which comes with the first request; of making a client, no part."""
 
 
 # As after an installation: with the bytecode that pip compiles, whatever this machine's environment says.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
-def import_time() -> float:
+def import_time(statement: str) -> float:
     """Seconds, without those that the interpreter itself takes."""
-    command = [sys.executable, "-c", IMPORT]
+    command = [sys.executable, "-c", IMPORT.format(statement)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout)
 
 
@@ -37,8 +40,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=20)
     runs = parser.parse_args().runs
     measured: dict[str, tuple[Callable[[], float], float]] = {
-        "import cloudevents_bridge": (import_time, 60.0),
+        "import cloudevents_bridge": (lambda: import_time("import cloudevents_bridge"), 60.0),
         "ceb --help": (lambda: wall_time("-m", "cloudevents_bridge", "--help"), 200.0),
+        **({} if find_spec("boto3") is None else {"the AWS adapter with boto3": (lambda: import_time(AWS), 250.0)}),
         "python -c pass": (lambda: wall_time("-c", "pass"), float("inf")),
     }
     times: dict[str, list[float]] = {name: [] for name in measured}
