@@ -407,10 +407,14 @@ def test_the_watch_rings_what_is_not_called_off() -> None:
     watch.set(0.01, lambda: rang.append("early"))
     with watch.limit(0.02, lambda: rang.append("never")) as limit:
         pass
-    watch.set(0.03, lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    watch.set(0.03, lambda: 1 / 0)  # type: ignore[arg-type]
     assert wait_until(lambda: late.rang, WAIT)
     assert wait_until(lambda: len(rang) == 2, WAIT)
     assert (rang, limit.rang) == (["early", "late"], False)
+    alone = {each.name for each in threading.enumerate()}
+    assert wait_until(lambda: "ceb-servicebus-watch" not in {each.name for each in threading.enumerate()}, WAIT), alone
+    again = watch.set(0.01, lambda: rang.append("again"))
+    assert wait_until(lambda: again.rang and len(rang) == 3, WAIT)
     watch.close()
     assert not watch.set(0.0, lambda: rang.append("closed")).rang
 

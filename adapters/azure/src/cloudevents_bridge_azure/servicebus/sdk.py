@@ -25,7 +25,7 @@ from typing import Any
 from cloudevents_bridge_azure.servicebus.names import Entity
 from cloudevents_bridge_azure.servicebus.options import Options
 
-TICK = 0.05
+TICK = 0.02
 """Seconds of silence after which a receiver looks at its own clock."""
 OPENING = 15.0
 """Seconds within which a link must be open."""
@@ -120,7 +120,7 @@ def open_(handler: Any) -> None:
     handler.__enter__()
     if getattr(handler, "_prefetch_count", 0) == _TURNED_OFF:
         handler._prefetch_count = 0
-        handler._further_pull_receive_timeout = TICK
+        handler._further_pull_receive_timeout = TICK / 4
 
 
 def cut(handler: Any) -> None:
