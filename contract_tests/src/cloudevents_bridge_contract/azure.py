@@ -14,12 +14,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from cloudevents_bridge import Capability, CloudEvent, Topic
+from cloudevents_bridge_contract.emulators.faults import Answer, FaultyProxy
 from cloudevents_bridge_contract.emulators.proxy import Proxy
 from cloudevents_bridge_contract.emulators.servicebus.launcher import KEY, KEY_NAME, Missing, started
 from cloudevents_bridge_contract.rig import NativeMessage, NotRun, Rig
 
 HOST_VARIABLE = "CEB_CONTRACT_SERVICEBUS"
+CONNECTION_VARIABLE = "AZURE_SERVICEBUS_CONNECTION_STRING"
+_LISTENER = "listener=c2VjcmV0"
+_NONE = Answer(503, {}, b"")  # of faults there are none: it counts
 
 
 class ServiceBusRig(Rig):
@@ -36,6 +42,7 @@ class ServiceBusRig(Rig):
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._host = environ.get(HOST_VARIABLE)
         self._proxy: Proxy | None = None
+        self._counts: FaultyProxy | None = None
         if self._host:
             self.kind, self.lease, self.patience, self.wakeup = "live", 5.0, 60.0, 5.0
             self.duplicates = "count"
@@ -46,15 +53,19 @@ class ServiceBusRig(Rig):
             yield f"azure-servicebus://{self._host}"
             return
         try:
-            with started() as running, Proxy(running.server.port) as self._proxy:
+            with (
+                started(keys=[f"{_LISTENER}=Listen"]) as running,
+                Proxy(running.server.port) as self._proxy,
+                FaultyProxy(int(running.administration.rpartition(":")[2]), chance=0, throttled=_NONE) as self._counts,
+            ):
                 yield (
                     f"azure-servicebus://ceb-contract?endpoint=amqp://127.0.0.1:{self._proxy.port}"
-                    f"&administration={running.administration}"
+                    f"&administration=http://127.0.0.1:{self._counts.port}"
                 )
         except Missing as missing:
             raise NotRun(str(missing)) from None
         finally:
-            self._proxy = None
+            self._proxy = self._counts = None
 
     def break_connections(self) -> None:
         self._behind("connections that can be cut").cut()
@@ -63,6 +74,20 @@ class ServiceBusRig(Rig):
     def stuck(self) -> Iterator[None]:
         with self._behind("a broker that can be held").hold():
             yield
+
+    @contextmanager
+    def denied(self, url: str, topic: Topic) -> Iterator[tuple[str, str]]:
+        self._behind("key that may only listen")
+        name, _, secret = _LISTENER.partition("=")
+        with pytest.MonkeyPatch.context() as patch:
+            text = f"Endpoint=sb://ceb-contract;SharedAccessKeyName={name};SharedAccessKey={secret}"
+            patch.setenv(CONNECTION_VARIABLE, text)
+            yield url, "Send"
+
+    def control_plane_calls(self, url: str) -> int:
+        if self._counts is None:
+            raise NotRun("a real namespace does not count its requests")
+        return sum(self._counts.done.values())
 
     def native_send(self, url: str, topic: Topic, message: NativeMessage) -> None:
         from azure.servicebus import ServiceBusMessage
@@ -112,7 +137,7 @@ class ServiceBusRig(Rig):
             return ServiceBusClient.from_connection_string(
                 f"Endpoint=sb://127.0.0.1:{self._proxy.port};{access};UseDevelopmentEmulator=true"
             )
-        if text := os.environ.get("AZURE_SERVICEBUS_CONNECTION_STRING"):
+        if text := os.environ.get(CONNECTION_VARIABLE):
             return ServiceBusClient.from_connection_string(text)
         from azure.identity import DefaultAzureCredential
 

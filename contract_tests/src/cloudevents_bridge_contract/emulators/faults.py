@@ -125,7 +125,7 @@ def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
             self.wfile.flush()
             self.close_connection = self.close_connection or not whole
 
-        do_POST = do_GET = handle_any  # noqa: N815 — the names that http.server looks for
+        do_POST = do_GET = do_PUT = do_DELETE = handle_any  # noqa: N815 — the names that http.server looks for
 
         def ask(self, port: int, body: bytes) -> Answer:
             if self.upstream is None:

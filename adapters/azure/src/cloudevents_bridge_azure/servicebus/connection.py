@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from typing import Any, TypeVar
 
 from cloudevents_bridge.bindings import Wire
 from cloudevents_bridge.driver import Capability, DeadLetters, Fault, Subscription, Topic
-from cloudevents_bridge.errors import UnsupportedError
+from cloudevents_bridge.errors import ClosedError, UnsupportedError
 from cloudevents_bridge.faults import place_name
 from cloudevents_bridge_azure.servicebus import errors, settings, wire
 from cloudevents_bridge_azure.servicebus.administration import Administration
@@ -18,6 +19,8 @@ from cloudevents_bridge_azure.servicebus.sessions import SessionSubscriber
 from cloudevents_bridge_azure.servicebus.subscriber import Subscriber
 from cloudevents_bridge_azure.servicebus.topology import Topology
 from cloudevents_bridge_azure.servicebus.watch import Watch
+
+_D = TypeVar("_D", bound="Publisher | Subscriber | SessionSubscriber")
 
 
 class Native:
@@ -47,6 +50,9 @@ class Connection:
         self._options = options
         self._client = Client(options)
         self._watch = Watch()
+        self._lock = threading.Lock()
+        self._opened: list[Publisher | Subscriber | SessionSubscriber] = []
+        self._closed = False
         self._administration = Administration(options, self._client)
         self.topology = Topology(self._administration, options)
         self.native = Native(self._client, self._administration)
@@ -73,21 +79,25 @@ class Connection:
 
     def publisher(self, to: Entity, *, keyed: bool, window: float) -> Publisher:
         """Sends to a topic or queue."""
-        return Publisher(
-            self._client,
-            self._watch,
-            to,
-            keyed=keyed,
-            message_bytes=self._options.message_bytes,
-            window=window,
+        return self._keep(
+            Publisher(
+                self._client,
+                self._watch,
+                to,
+                keyed=keyed,
+                message_bytes=self._options.message_bytes,
+                window=window,
+            )
         )
 
     def subscriber(
         self, of: Entity, *, keyed: bool, lock: float, removes_after: int | None
     ) -> Subscriber | SessionSubscriber:
         """Receives from a subscription or queue."""
+        made: Subscriber | SessionSubscriber
         kind = SessionSubscriber if keyed and not of.dead else Subscriber
-        return kind(self._client, self._watch, of, lock=lock, removes_after=removes_after)
+        made = kind(self._client, self._watch, of, lock=lock, removes_after=removes_after)
+        return self._keep(made)
 
     def classify(self, error: BaseException) -> Fault:
         return errors.classify(error)
@@ -107,6 +117,20 @@ class Connection:
             link.close()
 
     def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            opened, self._opened = self._opened, []
+        for driver in opened:
+            driver.close()
         self._client.close()
         self._administration.close()
         self._watch.close()
+
+    def _keep(self, driver: _D) -> _D:
+        """Their connections are closed with this one, where nobody does it before."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError(f"the connection to {self._options.url} was closed: connect again")
+            self._opened = [each for each in self._opened if not each.closed]
+            self._opened.append(driver)
+        return driver

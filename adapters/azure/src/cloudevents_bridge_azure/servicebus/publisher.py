@@ -44,26 +44,31 @@ class Publisher:
         )
         self._to = to
         self._keyed = keyed
-        self._closed = False
+        self.closed = False
         self._links = Pool(lambda: client.sender(to), watch, SENDS)
 
     def size(self, message: Outbound) -> int:
         """Raises:
         InvalidArgumentError: if Service Bus would refuse the message; it names the attribute.
         """
-        return wire.size(wire.encode(message, keyed=self._keyed))
+        return wire.size(wire.encode(message, self._session(message)))
 
     def send(self, batch: Sequence[Outbound], *, timeout: float) -> Sequence[Done | Fault]:
-        if self._closed:
+        if self.closed:
             raise ClosedError(f"this publisher of {self._to.path} was closed: ask the broker for another")
-        messages = [wire.encode(each, keyed=self._keyed) for each in batch]
+        session = self._session(batch[0])
+        messages = [wire.encode(each, session) for each in batch]
         with self._links.one(timeout) as link, link.use(timeout) as sender:
             sender.send_messages(_whole(sender, messages), timeout=timeout)
         return [Done(str(each.message_id)) for each in messages]
 
     def close(self) -> None:
-        self._closed = True
+        self.closed = True
         self._links.close()
+
+    def _session(self, message: Outbound) -> str | None:
+        """The session of a message, and of those beside it in a batch."""
+        return wire.session_of(message.key) if self._keyed else None
 
 
 def _whole(sender: Any, messages: Sequence[Any]) -> Any:

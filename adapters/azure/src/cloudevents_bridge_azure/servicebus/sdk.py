@@ -7,6 +7,8 @@ Those are in this file only, and tests fail where a version of the SDK does them
 - Credit is taken back: what a `receive_messages` asked for and did not get stays out with the SDK, and what is
   delivered on it afterwards waits for a reader.
 - What came is handed out when nothing more comes for a moment: the SDK waits a fifth of a second.
+- Opening goes from frame to frame: the SDK sleeps for a twentieth of a second after each, nine times.
+- Its socket is closed: the SDK leaves it open where a connection has failed on the way.
 - A receiver without prefetch has a thread that reads its connection every five seconds, beside whoever uses it. Made
   with prefetch and without keep-alive it has none; then the prefetch is turned off.
 """
@@ -17,6 +19,7 @@ import logging
 import socket
 import threading
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from cloudevents_bridge_azure.servicebus.names import Entity
@@ -29,6 +32,7 @@ OPENING = 15.0
 PREFETCH = 100
 """Messages of a session that are fetched ahead: at least as many as one receive asks for, or the SDK reorders them."""
 _TURNED_OFF = 1
+_PATIENCE = 0.5  # seconds after which the SDK looks at its own clock
 logging.getLogger("azure.servicebus._pyamqp").setLevel(logging.CRITICAL)  # errors are raised, and told once
 
 
@@ -52,7 +56,7 @@ class Client:
     def sender(self, to: Entity) -> Any:
         client = self.native
         with self._lock:
-            return client.get_topic_sender(to.name, keep_alive=0, socket_timeout=1.0)
+            return _tidied(client.get_topic_sender(to.name, keep_alive=0, socket_timeout=1.0))
 
     def receiver(self, of: Entity) -> Any:
         """For messages without sessions."""
@@ -100,10 +104,11 @@ class Client:
             options["sub_queue"] = "deadletter"
         with self._lock:
             if of.subscription is None:
-                return client.get_queue_receiver(of.name, keep_alive=0, socket_timeout=TICK, **options)
-            return client.get_subscription_receiver(
+                return _tidied(client.get_queue_receiver(of.name, keep_alive=0, socket_timeout=TICK, **options))
+            made = client.get_subscription_receiver(
                 of.name, of.subscription, keep_alive=0, socket_timeout=TICK, **options
             )
+            return _tidied(made)
 
 
 def open_(handler: Any) -> None:
@@ -120,11 +125,44 @@ def open_(handler: Any) -> None:
 
 def cut(handler: Any) -> None:
     """Break the connection of a sender or receiver, from any thread: whoever waits for it gets an error."""
-    transport = getattr(getattr(getattr(handler, "_handler", None), "_connection", None), "_transport", None)
-    sock = getattr(transport, "sock", None)
+    sock = _socket(handler)
     if sock is not None:
         with suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
+
+
+def _socket(handler: Any) -> Any:
+    transport = getattr(getattr(getattr(handler, "_handler", None), "_connection", None), "_transport", None)
+    return getattr(transport, "sock", None)
+
+
+def _tidied(handler: Any) -> Any:
+    """The same, opening without sleep, and closing its socket whatever happens."""
+    close, create = handler._close_handler, handler._create_handler
+
+    def create_prompt(*arguments: Any) -> None:
+        create(*arguments)
+        ready = handler._handler.client_ready
+
+        def soon_ready() -> bool:
+            until = monotonic() + _PATIENCE
+            while not ready():
+                if monotonic() > until:
+                    return False
+            return True
+
+        handler._handler.client_ready = soon_ready
+
+    def close_all() -> None:
+        sock = _socket(handler)
+        try:
+            close()
+        finally:
+            if sock is not None:
+                sock.close()
+
+    handler._create_handler, handler._close_handler = create_prompt, close_all
+    return handler
 
 
 def take_back(receiver: Any) -> None:

@@ -24,6 +24,7 @@ class Session:
         stream: tells this holding of the session from another one.
         lock: held by whoever uses the receiver.
         out: messages handed out and not settled.
+        free: it is one of events without an ordering key: none of them waits for another.
         busy: somebody is receiving from it.
         spoiled: something was given back: what is in the SDK's buffer comes before it, and must not.
         lost: another may have the session.
@@ -32,6 +33,7 @@ class Session:
     def __init__(self, receiver: Any, watch: Watch, lock: float, number: int) -> None:
         self.id: str = receiver.session.session_id
         self.stream = f"{number}:{self.id}"
+        self.free = wire.key_of(self.id) is None
         self.lock = threading.Lock()
         self.out: set[int] = set()
         self.busy = True
@@ -82,7 +84,7 @@ class Session:
 
         with self.lock, self._watch.limit(timeout, self.cut):
             before = len(outcomes)
-            if verb in ("nack", "release"):
+            if verb in ("nack", "release") and not self.free:
                 self.spoiled = True
             settling.settle(self._receiver, verb, messages, outcomes, reason=reason, extend=extend)
             if verb != "extend":

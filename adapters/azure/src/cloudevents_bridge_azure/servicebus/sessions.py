@@ -22,7 +22,7 @@ from cloudevents_bridge_azure.servicebus.subscriber import LONGEST_WAIT, SETTLE_
 from cloudevents_bridge_azure.servicebus.watch import Watch
 
 HELD = 8
-"""Sessions in hand at once, each with a connection of its own."""
+"""Keys in hand at once, each a session with a connection of its own."""
 LOOK = 0.2
 """Seconds within which a session that is held must show a message, or others may have it."""
 SHORT = 0.5
@@ -65,12 +65,13 @@ class SessionSubscriber:
         self._lost: list[str] = []
         self._number = count()
         self._stopped = False
-        self._closed = False
+        self.closed = False
 
     def receive(self, max_messages: int, wait: float) -> Received:
         end = monotonic() + wait
         most = min(max_messages, sdk.PREFETCH)
         first = True
+        tried: set[Session] = set()
         while True:
             with self._changed:
                 if self._lost:
@@ -81,23 +82,25 @@ class SessionSubscriber:
                 left = end - monotonic()
                 if left <= 0 and not first:
                     return Received()
-                session = next((each for each in self._held if not (each.busy or each.out or each.spoiled)), None)
+                session = self._next(tried)
                 if session is not None:
                     session.busy = True
-                elif len(self._held) + len(self._accepting) >= HELD:
+                    tried.add(session)
+                elif sum(not each.free for each in self._held) + len(self._accepting) >= HELD:
                     self._changed.wait(max(left, 0.0))
                     first = False
                     continue
             first = False
             if session is None:
                 session = self._accept(max(left, LOOK))
+                tried.clear()
             if session is not None and (found := self._take(session, most)):
                 return Received(found)
 
     def settle(
         self, verb: Verb, messages: Sequence[Inbound], *, seconds: float = 0.0, reason: str = "", timeout: float
     ) -> Sequence[Done | Fault]:
-        if self._closed:
+        if self.closed:
             raise ClosedError(f"this subscriber of {self._of.path} was closed")
         outcomes: dict[int, Done | Fault] = {}
         groups: dict[Session, list[int]] = {}
@@ -117,11 +120,18 @@ class SessionSubscriber:
     def close(self) -> None:
         self.stop()
         with self._changed:
-            self._closed = True
+            self.closed = True
             held, self._held = self._held, []
         _close_all(held)
 
     # -- receiving
+
+    def _next(self, tried: set[Session]) -> Session | None:
+        """One that is held and may have more: nothing of its key is out."""
+        for each in self._held:
+            if not (each.busy or each.spoiled) and (not each.out or (each.free and each not in tried)):
+                return each
+        return None
 
     def _accept(self, wait: float) -> Session | None:
         """The next session that has messages, or nothing."""
@@ -158,7 +168,7 @@ class SessionSubscriber:
         """What a session has now. One that has nothing is let go."""
         found: list[Inbound] = []
         try:
-            found = session.receive(most, LOOK)
+            found = session.receive(most, sdk.TICK if session.out else LOOK)
         except Exception as error:
             self._lose(session)
             if errors.classify(error).code is not ErrorCode.LEASE_LOST:
@@ -168,9 +178,10 @@ class SessionSubscriber:
             session.out.clear()
         with self._changed:
             session.busy = False
-            if not found:
+            done = not (found or session.out)
+            if done:
                 self._forget(session)
-        if not found:
+        if done:
             session.close()
         return found
 

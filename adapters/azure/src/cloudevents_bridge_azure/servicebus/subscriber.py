@@ -54,7 +54,7 @@ class Subscriber:
         self._of = of
         self._lock = lock
         self._stopped = False
-        self._closed = False
+        self.closed = False
         self._receivers = Pool(lambda: client.receiver(of), watch, RECEIVES)
         self._settlers = Pool(lambda: client.receiver(of), watch, RECEIVES)
 
@@ -77,7 +77,7 @@ class Subscriber:
     def settle(
         self, verb: Verb, messages: Sequence[Inbound], *, seconds: float = 0.0, reason: str = "", timeout: float
     ) -> Sequence[Done | Fault]:
-        if self._closed:
+        if self.closed:
             raise ClosedError(f"this subscriber of {self._of.path} was closed")
         if verb == "dead" and self._of.dead:
             return [settling.NO_DEAD] * len(messages)
@@ -104,7 +104,7 @@ class Subscriber:
 
     def close(self) -> None:
         """The SDK gives back what it has received and nobody has seen."""
-        self._stopped = self._closed = True
+        self._stopped = self.closed = True
         self._receivers.close()
         self._settlers.close()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import random
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -33,15 +34,18 @@ _OURS = "ceb-dead-letter"
 description goes on with, where that is too long for one of them."""
 _HASHED = "ceb-key-"
 _NONE = "ceb-none-"
-"""Start of the session id that is made up for one event without an ordering key, so that it waits for no other."""
+"""Start of the session ids of events without an ordering key, where a session must be named."""
+_NONES = 8
+"""How many of those there are: as many consumers can share such events."""
+_LONGEST_TTL = (1 << 32) - 1  # milliseconds
 _UNSEEN = 1 << 31  # a batch of that many bytes takes every message: only its size is asked for
 
 
-def encode(message: Outbound, *, keyed: bool, now: datetime | None = None) -> ServiceBusMessage:
+def encode(message: Outbound, session: str | None = None, *, now: datetime | None = None) -> ServiceBusMessage:
     """The native message.
 
     Args:
-        keyed: its ordering key counts: it gets a session id.
+        session: its session id.
         now: when it is sent, if it has a delay.
 
     Raises:
@@ -64,9 +68,9 @@ def encode(message: Outbound, *, keyed: bool, now: datetime | None = None) -> Se
         application_properties=properties,
         content_type=content_type,
         message_id=_id(message.dedup),
-        session_id=session_of(message.key) if keyed else None,
-        time_to_live=None if message.ttl is None else timedelta(milliseconds=max(1, math.floor(message.ttl * 1000))),
+        session_id=session,
     )
+    made.raw_amqp_message.header.time_to_live = _ttl(message.ttl)  # the SDK's own property cuts off to whole seconds
     if message.delay > 0:
         made.scheduled_enqueue_time_utc = (now or datetime.now(UTC)) + timedelta(seconds=message.delay)
     return made
@@ -80,9 +84,11 @@ def size(message: ServiceBusMessage) -> int:
 
 
 def session_of(key: str | None) -> str:
-    """The session id of an ordering key. One that is too long, or could be taken for ours, is hashed."""
+    """The session id of an ordering key. One that is too long, or could be taken for ours, is hashed. Without a key it
+    is one of a few.
+    """
     if key is None:
-        return f"{_NONE}{uuid.uuid4().hex}"
+        return f"{_NONE}{random.randrange(_NONES)}"  # noqa: S311 - it spreads, and hides nothing
     if 0 < len(key) <= MAX_ID and not key.startswith((_HASHED, _NONE)):
         return key
     return _HASHED + hashlib.sha256(key.encode()).hexdigest()
@@ -154,6 +160,12 @@ def _body(received: Any) -> bytes:
     if kind == AmqpMessageBodyType.VALUE and isinstance(value, (bytes, str)):
         return value if isinstance(value, bytes) else value.encode()
     return b"" if value is None else repr(value).encode()  # no CloudEvent: for the decode failure to show
+
+
+def _ttl(seconds: float | None) -> int | None:
+    """Milliseconds. What is longer than AMQP can say outlives every retention, and is not said."""
+    milliseconds = 0 if seconds is None else max(1, math.floor(seconds * 1000))
+    return milliseconds if 0 < milliseconds <= _LONGEST_TTL else None
 
 
 def _id(dedup: str | None) -> str:

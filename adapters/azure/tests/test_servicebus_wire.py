@@ -1,0 +1,166 @@
+"""Messages as Service Bus has them: what Azure's own client sees, and what it writes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
+from azure.servicebus.amqp import AmqpMessageBodyType
+
+from cloudevents_bridge import CloudEvent
+from cloudevents_bridge.driver import DEAD_LETTER, Outbound
+from cloudevents_bridge.errors import InvalidArgumentError
+from cloudevents_bridge_azure.servicebus import wire
+
+EVENT = CloudEvent(
+    type="com.example.order.created",
+    source="/shop",
+    id="order-7",
+    subject="Ordnung für 7 €",
+    time=datetime(2024, 2, 29, 12, 0, 0, 123000, UTC),
+    data={"id": 7},
+    extensions={"sampledrate": 3},
+)
+
+
+class Received:
+    """As the SDK gives it: keys and values are bytes."""
+
+    body_type = AmqpMessageBodyType.DATA
+
+    def __init__(self, message: ServiceBusMessage, **changes: Any) -> None:
+        properties = message.application_properties or {}
+        self.application_properties = {_bytes(name): _bytes(value) for name, value in properties.items()}
+        self.content_type = message.content_type
+        self.body = iter([b"".join(message.body)])
+        self.__dict__.update(changes)
+
+
+def _bytes(value: Any) -> Any:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _native(mode: str = "binary", **fields: Any) -> ServiceBusMessage:
+    attributes, body = wire.WIRES[mode].encode(EVENT)
+    return wire.encode(
+        Outbound(body, attributes, **fields), wire.session_of(fields["key"]) if "key" in fields else None
+    )
+
+
+def test_binary_golden() -> None:
+    message = _native()
+    assert b"".join(message.body) == b'{"id":7}'
+    assert message.content_type == "application/json"
+    assert message.application_properties == {
+        "cloudEvents_specversion": "1.0",
+        "cloudEvents_id": "order-7",
+        "cloudEvents_source": "/shop",
+        "cloudEvents_type": "com.example.order.created",
+        "cloudEvents_subject": "Ordnung für 7 €",
+        "cloudEvents_time": "2024-02-29T12:00:00.123000Z",
+        "cloudEvents_sampledrate": "3",
+    }
+    assert message.session_id is None
+
+
+def test_structured_golden() -> None:
+    message = _native("structured")
+    assert (message.content_type, message.application_properties) == ("application/cloudevents+json", {})
+    assert CloudEvent.from_json(b"".join(message.body)) == EVENT
+
+
+@pytest.mark.parametrize("written", ["binary", "structured"])
+@pytest.mark.parametrize("read", ["binary", "structured"])
+def test_both_modes_are_read(written: str, read: str) -> None:
+    body, attributes = wire.decode(Received(_native(written)), letter=False)
+    assert wire.WIRES[read].decode(attributes, body) == EVENT
+
+
+def test_the_other_separator_and_typed_properties_are_read() -> None:
+    properties: dict[str | bytes, Any] = {
+        "cloudEvents:specversion": "1.0",
+        "cloudEvents:id": "1",
+        "cloudEvents:source": "/shop",
+        "cloudEvents:type": "a.b",
+        "cloudEvents:time": 1709208000123,
+        "cloudEvents:sampledrate": 3,
+        "cloudEvents:urgent": True,
+    }
+    native = ServiceBusMessage(b"7", application_properties=properties, content_type="application/json")
+    body, attributes = wire.decode(Received(native), letter=False)
+    event = wire.WIRES["binary"].decode(attributes, body)
+    assert (event.data, event.time) == (7, datetime(2024, 2, 29, 12, 0, 0, 123000, UTC))
+    assert (event.extensions["sampledrate"], event.extensions["urgent"]) == (3, "true")
+
+
+def test_a_body_that_is_a_value_is_kept() -> None:
+    for value, wanted in (("text", b"text"), (b"\x00", b"\x00"), (None, b""), ({"a": 1}, b"{'a': 1}")):
+        native = Received(ServiceBusMessage(b""), body_type=AmqpMessageBodyType.VALUE, body=value)
+        assert wire.decode(native, letter=False)[0] == wanted
+
+
+def test_keys_are_sessions() -> None:
+    assert _native(key="customer-7").session_id == "customer-7"
+    long = wire.session_of("k" * 129)
+    assert long == wire.session_of("k" * 129) != wire.session_of("k" * 130)
+    assert len(long) <= wire.MAX_ID
+    assert wire.key_of(long) == long
+    made_up = {wire.session_of(None) for _ in range(1000)}
+    assert len(made_up) == 8  # for so many consumers
+    assert {wire.key_of(each) for each in made_up} == {None}
+    assert wire.key_of(wire.session_of("ceb-none-1")) is not None  # a key that looks like a made-up one
+
+
+def test_ids_deduplicate() -> None:
+    assert _native(dedup="/shop 7").message_id == "/shop 7"
+    long = _native(dedup="x" * 200).message_id
+    assert long is not None
+    assert len(long) <= wire.MAX_ID
+    assert long == _native(dedup="x" * 200).message_id
+    assert _native().message_id != _native().message_id
+
+
+def test_delay_and_expiry() -> None:
+    now = datetime(2024, 1, 1, tzinfo=UTC)
+    message = wire.encode(Outbound(b"", {}, delay=90, ttl=60.5), now=now)
+    assert message.scheduled_enqueue_time_utc == now + timedelta(seconds=90)
+    assert message.time_to_live == timedelta(seconds=60.5)
+    assert wire.encode(Outbound(b"", {}, ttl=0.0)).time_to_live == timedelta(milliseconds=1)
+    assert wire.encode(Outbound(b"", {}, ttl=60 * 86_400.0)).time_to_live is None  # more than AMQP can say
+
+
+@pytest.mark.parametrize("length", [0, 10, 4096, 4097, 8000])
+def test_the_reason_of_a_dead_letter_comes_back_verbatim(length: int) -> None:
+    text = ("ü" * length)[: max(length, 1)]
+    title, description = wire.reasons(text)
+    assert max(len(title), len(description)) <= wire.MAX_REASON
+    properties: dict[str | bytes, Any] = {"DeadLetterReason": title, "DeadLetterErrorDescription": description}
+    native = Received(ServiceBusMessage(b"", application_properties=properties))
+    assert wire.decode(native, letter=True)[1] == {DEAD_LETTER: text or description}
+
+
+def test_the_reason_of_service_bus_itself_is_told() -> None:
+    properties: dict[str | bytes, Any] = {
+        "DeadLetterReason": "TTLExpiredException",
+        "DeadLetterErrorDescription": "The message expired.",
+    }
+    native = Received(ServiceBusMessage(b"", application_properties=properties))
+    assert wire.decode(native, letter=True)[1] == {DEAD_LETTER: "TTLExpiredException: The message expired."}
+
+
+def test_what_is_too_long_is_refused_by_name() -> None:
+    with pytest.raises(InvalidArgumentError, match="attribute 'cloudEvents_subject' has 32768 characters"):
+        wire.encode(Outbound(b"", {"cloudEvents_subject": "x" * 32_768}))
+
+
+@pytest.mark.parametrize("length", [0, 100, 255, 256, 70_000])
+def test_size_is_what_the_sdk_counts_in_a_batch(length: int) -> None:
+    batch = ServiceBusMessageBatch(1 << 20)
+    total = 0
+    for number in range(3):
+        message = wire.encode(Outbound(b"x" * length, {"cloudEvents_id": str(number)}, "k", "d"), "k")
+        total += wire.size(message)
+        batch.add_message(message)
+    assert batch.size_in_bytes == total
