@@ -23,7 +23,7 @@ from cloudevents_bridge_contract.bench import QUICK, Bench, keys, native_place
 from cloudevents_bridge_contract.faulty import InjectedError, Outcomes, Shim, To, refused, unknown
 from cloudevents_bridge_contract.outcomes import NotRun
 from cloudevents_bridge_contract.suite.life import start_program
-from cloudevents_bridge_contract.suite.order import Seen
+from cloudevents_bridge_contract.suite.order import Seen, _consume
 
 
 class TrapCases:
@@ -77,10 +77,7 @@ class TrapCases:
         shim.applied.set()
         shim.late[0].join()
         seen = Seen()
-        subscriber = bench.subscriber(topic)
-        while deliveries := subscriber.receive(10, wait=0.5):
-            seen.note([d.event for d in deliveries])
-            subscriber.ack_many(deliveries)
+        _consume(bench, topic, seen, len(events))
         seen.expect(events)
 
     def test_send_with_unknown_outcome_stops_its_key(self, bench: Bench) -> None:
