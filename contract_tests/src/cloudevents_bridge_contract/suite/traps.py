@@ -167,9 +167,11 @@ class TrapCases:
         publishing.join()
         broker.close()
         fresh = bench.subscriber(topic)
-        until = time.monotonic() + 2 + bench.rig.wakeup
-        while len(set(got)) < count and time.monotonic() < until:
+        began = last = time.monotonic()
+        while len(set(got)) < count and time.monotonic() < min(last + 2 + bench.rig.wakeup, began + 30):
             deliveries = fresh.receive(100, wait=0.5)
+            if deliveries:  # some brokers give one at a time; what waits for its lease comes after a minute
+                last = time.monotonic()
             fresh.ack_many(deliveries)
             got += keys(deliveries)
         bench.each_once(got, keys(events))
