@@ -93,9 +93,13 @@ class AsyncioTrapCases:
                     await fickle.cancel(subscriber)
             await publishing.publish_many(topic.name, last)
             fresh = broker.subscriber(topic.name, name)
-            until = time.monotonic() + 2 + bench.rig.wakeup
-            while len(set(fickle.got)) < len(events) + len(last) and time.monotonic() < until:
+            began = came = time.monotonic()
+            while len(set(fickle.got)) < len(events) + len(last):
+                if time.monotonic() >= min(came + 2 + bench.rig.wakeup, began + 20):
+                    break
                 deliveries = await fresh.receive(100, wait=0.5)
+                if deliveries:  # some brokers give one at a time; what waits for its lease comes later
+                    came = time.monotonic()
                 await fresh.ack_many(deliveries)
                 fickle.got += [delivery.event.id for delivery in deliveries]
 
