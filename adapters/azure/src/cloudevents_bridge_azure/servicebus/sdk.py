@@ -32,6 +32,7 @@ OPENING = 15.0
 PREFETCH = 100
 """Messages of a session that are fetched ahead: at least as many as one receive asks for, or the SDK reorders them."""
 _TURNED_OFF = 1
+_CUT = "_ceb_cut"
 _PATIENCE = 0.5  # seconds after which the SDK looks at its own clock
 logging.getLogger("azure.servicebus._pyamqp").setLevel(logging.CRITICAL)  # errors are raised, and told once
 
@@ -125,6 +126,9 @@ def open_(handler: Any) -> None:
 
 def cut(handler: Any) -> None:
     """Break the connection of a sender or receiver, from any thread: whoever waits for it gets an error."""
+    if handler is None:
+        return
+    handler.__dict__[_CUT] = True  # one that has no socket yet
     sock = _socket(handler)
     if sock is not None:
         with suppress(OSError):
@@ -147,6 +151,8 @@ def _tidied(handler: Any) -> Any:
         def soon_ready() -> bool:
             until = monotonic() + _PATIENCE
             while not ready():
+                if handler.__dict__.get(_CUT):
+                    raise ConnectionAbortedError("the connection was cut while it was opened")
                 if monotonic() > until:
                     return False
             return True
