@@ -35,7 +35,8 @@ PREFETCH = 100
 _TURNED_OFF = 1
 _CUT = "_ceb_cut"
 _PATIENCE = 0.5  # seconds after which the SDK looks at its own clock
-logging.getLogger("azure.servicebus._pyamqp").setLevel(logging.CRITICAL)  # errors are raised, and told once
+# What the SDK's own AMQP logs of a connection that ends is raised too, and told once.
+logging.getLogger("azure.servicebus._pyamqp").setLevel(logging.CRITICAL)
 
 
 class Client:
@@ -151,6 +152,8 @@ def _socket(handler: Any) -> Any:
 
 def _tidied(handler: Any) -> Any:
     """The same, opening without sleep, and closing its socket whatever happens."""
+    from azure.servicebus.exceptions import ServiceBusConnectionError
+
     close, create = handler._close_handler, handler._create_handler
 
     def create_prompt(*arguments: Any) -> None:
@@ -161,7 +164,8 @@ def _tidied(handler: Any) -> Any:
             until = monotonic() + _PATIENCE
             while not ready():
                 if handler.__dict__.get(_CUT):
-                    raise ConnectionAbortedError("the connection was cut while it was opened")
+                    # One of its own: of others the SDK logs the traceback, and this happens all the time.
+                    raise ServiceBusConnectionError(message="the connection was cut while it was opened")
                 if monotonic() > until:
                     return False
             return True

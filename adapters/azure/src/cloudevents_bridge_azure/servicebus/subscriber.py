@@ -112,8 +112,7 @@ class Subscriber:
         with link.use(wait + sdk.OPENING) as receiver:
             began = monotonic()
             messages = receiver.receive_messages(most, max_wait_time=wait)
-            # What came first may have been here for as long as the receive took from then on.
-            age = min(monotonic() - began, wait) if not messages else min(monotonic() - began, 4 * sdk.TICK)
+            age = min(monotonic() - began, 4 * sdk.TICK)  # of what came first, and waited for the others
             return [self._inbound(each, age) for each in messages]
 
     def _inbound(self, message: Any, age: float) -> Inbound:
