@@ -7,6 +7,7 @@ Those are in this file only, and tests fail where a version of the SDK does them
 - Credit is taken back: what a `receive_messages` asked for and did not get stays out with the SDK, and what is
   delivered on it afterwards waits for a reader.
 - What came is handed out when nothing more comes for a moment: the SDK waits a fifth of a second.
+- The size of a message is asked for alone: a batch would encode it twice to tell.
 - Opening goes from frame to frame: the SDK sleeps for a twentieth of a second after each, nine times.
 - Its socket is closed: the SDK leaves it open where a connection has failed on the way.
 - A receiver without prefetch has a thread that reads its connection every five seconds, beside whoever uses it. Made
@@ -32,8 +33,10 @@ OPENING = 15.0
 PREFETCH = 100
 """Messages of a session that are fetched ahead: at least as many as one receive asks for, or the SDK reorders them."""
 _TURNED_OFF = 1
+_CUT = "_ceb_cut"
 _PATIENCE = 0.5  # seconds after which the SDK looks at its own clock
-logging.getLogger("azure.servicebus._pyamqp").setLevel(logging.CRITICAL)  # errors are raised, and told once
+# What the SDK's own AMQP logs of a connection that ends is raised too, and told once.
+logging.getLogger("azure.servicebus._pyamqp").setLevel(logging.CRITICAL)
 
 
 class Client:
@@ -123,8 +126,19 @@ def open_(handler: Any) -> None:
         handler._further_pull_receive_timeout = TICK / 4
 
 
+def encoded_size(message: Any) -> int:
+    """Bytes of a message as it is sent: what the SDK counts when it adds one to a batch, which encodes it twice."""
+    from azure.servicebus._transport._pyamqp_transport import PyamqpTransport
+
+    outgoing = PyamqpTransport.to_outgoing_amqp_message(message.raw_amqp_message)
+    return int(PyamqpTransport.get_message_encoded_size(outgoing))
+
+
 def cut(handler: Any) -> None:
     """Break the connection of a sender or receiver, from any thread: whoever waits for it gets an error."""
+    if handler is None:
+        return
+    handler.__dict__[_CUT] = True  # one that has no socket yet
     sock = _socket(handler)
     if sock is not None:
         with suppress(OSError):
@@ -138,6 +152,8 @@ def _socket(handler: Any) -> Any:
 
 def _tidied(handler: Any) -> Any:
     """The same, opening without sleep, and closing its socket whatever happens."""
+    from azure.servicebus.exceptions import ServiceBusConnectionError
+
     close, create = handler._close_handler, handler._create_handler
 
     def create_prompt(*arguments: Any) -> None:
@@ -147,6 +163,9 @@ def _tidied(handler: Any) -> Any:
         def soon_ready() -> bool:
             until = monotonic() + _PATIENCE
             while not ready():
+                if handler.__dict__.get(_CUT):
+                    # One of its own: of others the SDK logs the traceback, and this happens all the time.
+                    raise ServiceBusConnectionError(message="the connection was cut while it was opened")
                 if monotonic() > until:
                     return False
             return True

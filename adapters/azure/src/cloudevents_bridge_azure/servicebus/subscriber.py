@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from time import monotonic
 from typing import Any
 
@@ -70,7 +70,7 @@ class Subscriber:
                 if left <= SLICE:
                     break
             if link.is_open:
-                with link.use(sdk.OPENING) as receiver:
+                with suppress(Exception), link.use(sdk.OPENING) as receiver:  # else what was found would be lost
                     sdk.take_back(receiver)
             return Received(found)
 
@@ -112,8 +112,7 @@ class Subscriber:
         with link.use(wait + sdk.OPENING) as receiver:
             began = monotonic()
             messages = receiver.receive_messages(most, max_wait_time=wait)
-            # What came first may have been here for as long as the receive took from then on.
-            age = min(monotonic() - began, wait) if not messages else min(monotonic() - began, 4 * sdk.TICK)
+            age = min(monotonic() - began, 4 * sdk.TICK)  # of what came first, and waited for the others
             return [self._inbound(each, age) for each in messages]
 
     def _inbound(self, message: Any, age: float) -> Inbound:

@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
+from azure.servicebus import ServiceBusMessage
 from azure.servicebus.amqp import AmqpMessageBodyType
 
 from cloudevents_bridge.bindings import AMQP, Wire
 from cloudevents_bridge.driver import DEAD_LETTER, Outbound
 from cloudevents_bridge.errors import InvalidArgumentError
+from cloudevents_bridge_azure.servicebus import sdk
 
 WIRES: Mapping[str, Wire] = {"binary": AMQP, "structured": dataclasses.replace(AMQP, mode="structured")}
 CONTENT_TYPE = "content-type"
@@ -38,7 +39,7 @@ _NONE = "ceb-none-"
 _NONES = 8
 """How many of those there are: as many consumers can share such events."""
 _LONGEST_TTL = (1 << 32) - 1  # milliseconds
-_UNSEEN = 1 << 31  # a batch of that many bytes takes every message: only its size is asked for
+_SMALL, _SMALL_ENTRY, _ENTRY = 256, 5, 8  # bytes of a message, and of what AMQP puts before it in a batch
 
 
 def encode(message: Outbound, session: str | None = None, *, now: datetime | None = None) -> ServiceBusMessage:
@@ -78,9 +79,8 @@ def encode(message: Outbound, session: str | None = None, *, now: datetime | Non
 
 def size(message: ServiceBusMessage) -> int:
     """Bytes that it takes in a batch, as the SDK itself counts them."""
-    batch = ServiceBusMessageBatch(_UNSEEN)
-    batch.add_message(message)
-    return int(batch.size_in_bytes)
+    encoded = sdk.encoded_size(message)
+    return encoded + (_SMALL_ENTRY if encoded < _SMALL else _ENTRY)
 
 
 def session_of(key: str | None) -> str:
