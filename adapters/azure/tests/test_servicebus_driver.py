@@ -383,7 +383,7 @@ def test_what_the_sdk_does_not_offer_is_there(bus: Bus) -> None:
     (got,) = receiver.receive_messages(1, max_wait_time=WAIT)
     receiver._handler._link.flow(link_credit=5)
     sdk.take_back(receiver)
-    assert receiver._handler._link.current_link_credit == 0
+    assert receiver._handler._link.current_link_credit <= 0
     assert receiver._handler._received_messages.empty()
     other = bus.connection.open_subscriber(of)
     free: list[str] = []
@@ -407,10 +407,14 @@ def test_the_watch_rings_what_is_not_called_off() -> None:
     watch.set(0.01, lambda: rang.append("early"))
     with watch.limit(0.02, lambda: rang.append("never")) as limit:
         pass
-    watch.set(0.03, lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    watch.set(0.03, lambda: 1 / 0)  # type: ignore[arg-type]
     assert wait_until(lambda: late.rang, WAIT)
     assert wait_until(lambda: len(rang) == 2, WAIT)
     assert (rang, limit.rang) == (["early", "late"], False)
+    alone = {each.name for each in threading.enumerate()}
+    assert wait_until(lambda: "ceb-servicebus-watch" not in {each.name for each in threading.enumerate()}, WAIT), alone
+    again = watch.set(0.01, lambda: rang.append("again"))
+    assert wait_until(lambda: again.rang and len(rang) == 3, WAIT)
     watch.close()
     assert not watch.set(0.0, lambda: rang.append("closed")).rang
 
@@ -436,3 +440,31 @@ def test_events_without_a_key_do_not_wait_for_each_other(bus: Bus) -> None:
     assert {each.key for each in got} == {None}
     _ok(subscriber.settle("ack", got[::-1], timeout=WAIT))
     subscriber.close()
+
+
+def test_a_session_that_is_never_settled_ends_with_its_lock(bus: Bus) -> None:
+    of = bus.subscription(ordered=True, lease=1.0)
+    bus.send(of, "a", "b", key="k")
+    subscriber = bus.connection.open_subscriber(of)
+    (first,) = subscriber.receive(1, WAIT).messages
+    lost: list[str] = []
+    got: list[Inbound] = []
+    until = time.monotonic() + WAIT
+    while not got and time.monotonic() < until:
+        received = subscriber.receive(1, 1.0)
+        lost += received.lost
+        got += received.messages
+    assert lost == [first.stream]
+    assert [(each.body, each.attempt) for each in got] == [(b"a", 2)]
+    subscriber.close()
+
+
+def test_what_is_cut_before_it_is_open_does_not_open(bus: Bus) -> None:
+    of = bus.subscription(ordered=True)
+    receiver = bus.connection._client.next_session(Entity(of.topic.name, of.name), 60.0)
+    sdk.cut(receiver)
+    began = time.monotonic()
+    with pytest.raises(Exception):  # noqa: B017 - whatever the SDK makes of it
+        sdk.open_(receiver)
+    assert time.monotonic() - began < 10
+    receiver.close()

@@ -145,7 +145,7 @@ def test_structured_events_cannot_be_filtered() -> None:
 
 
 def test_each_role_gets_what_it_needs_and_no_more() -> None:
-    wanted = [ORDERS, driver.Subscription(ORDERS, "billing")]
+    wanted: list[driver.Topic | driver.Subscription] = [ORDERS, driver.Subscription(ORDERS, "billing")]
     said = {
         role: policy.policy(role, _options(), wanted) for role in ("publisher", "consumer", "operator", "provisioner")
     }
@@ -163,7 +163,10 @@ def test_each_role_gets_what_it_needs_and_no_more() -> None:
 
 def test_exports_say_every_setting() -> None:
     topic = driver.Topic("orders", ordered=True, native={"deduplication": 60})
-    wanted = [topic, driver.Subscription(topic, "billing", lease=30, filter="type = 'a'")]
+    wanted: list[driver.Topic | driver.Subscription] = [
+        topic,
+        driver.Subscription(topic, "billing", lease=30, filter="type = 'a'"),
+    ]
     commands = export.export("commands", _options(), wanted)
     assert "az servicebus topic create" in commands
     assert "--duplicate-detection-history-time-window PT60S" in commands

@@ -49,14 +49,15 @@ class Link:
         alarm = self._watch.set(max(end - monotonic(), 0.001), lambda: sdk.cut(native))
         try:
             yield native
-        except GeneratorExit:
-            raise
         except Exception as error:
             alarm.off = True
             if alarm.rang or not survives(error):
                 self.drop()
             if alarm.rang:
                 raise StalledError(f"there was no answer within {timeout:g} s") from error
+            raise
+        except BaseException:  # interrupted within a request, whose answer would be taken for another's
+            self.drop()
             raise
         finally:
             alarm.off = True

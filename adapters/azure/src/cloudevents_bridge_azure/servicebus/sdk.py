@@ -25,13 +25,14 @@ from typing import Any
 from cloudevents_bridge_azure.servicebus.names import Entity
 from cloudevents_bridge_azure.servicebus.options import Options
 
-TICK = 0.05
+TICK = 0.02
 """Seconds of silence after which a receiver looks at its own clock."""
 OPENING = 15.0
 """Seconds within which a link must be open."""
 PREFETCH = 100
 """Messages of a session that are fetched ahead: at least as many as one receive asks for, or the SDK reorders them."""
 _TURNED_OFF = 1
+_CUT = "_ceb_cut"
 _PATIENCE = 0.5  # seconds after which the SDK looks at its own clock
 logging.getLogger("azure.servicebus._pyamqp").setLevel(logging.CRITICAL)  # errors are raised, and told once
 
@@ -120,11 +121,14 @@ def open_(handler: Any) -> None:
     handler.__enter__()
     if getattr(handler, "_prefetch_count", 0) == _TURNED_OFF:
         handler._prefetch_count = 0
-        handler._further_pull_receive_timeout = TICK
+        handler._further_pull_receive_timeout = TICK / 4
 
 
 def cut(handler: Any) -> None:
     """Break the connection of a sender or receiver, from any thread: whoever waits for it gets an error."""
+    if handler is None:
+        return
+    handler.__dict__[_CUT] = True  # one that has no socket yet
     sock = _socket(handler)
     if sock is not None:
         with suppress(OSError):
@@ -147,6 +151,8 @@ def _tidied(handler: Any) -> Any:
         def soon_ready() -> bool:
             until = monotonic() + _PATIENCE
             while not ready():
+                if handler.__dict__.get(_CUT):
+                    raise ConnectionAbortedError("the connection was cut while it was opened")
                 if monotonic() > until:
                     return False
             return True

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 from cloudevents_bridge.driver import Done, Fault, Inbound, Verb
+from cloudevents_bridge.errors import ErrorCode
 from cloudevents_bridge_azure.servicebus import errors, sdk, settling, wire
 from cloudevents_bridge_azure.servicebus.watch import Watch
 
@@ -28,6 +29,8 @@ class Session:
         busy: somebody is receiving from it.
         spoiled: something was given back: what is in the SDK's buffer comes before it, and must not.
         lost: another may have the session.
+        idle_since: when the last of what was out of it was settled.
+        watched: an alarm is set for letting it go.
     """
 
     def __init__(self, receiver: Any, watch: Watch, lock: float, number: int) -> None:
@@ -40,6 +43,7 @@ class Session:
         self.spoiled = False
         self.lost = False
         self.idle_since = 0.0
+        self.watched = False
         self._receiver = receiver
         self._watch = watch
         self._seconds = lock
@@ -89,7 +93,12 @@ class Session:
             settling.settle(self._receiver, verb, messages, outcomes, reason=reason, extend=extend)
             if verb != "extend":
                 done = zip(messages, outcomes[before:], strict=True)
-                self.out.difference_update(id(each.native) for each, outcome in done if isinstance(outcome, Done))
+                self.out.difference_update(id(each.native) for each, outcome in done if _is_over(outcome))
+
+    @property
+    def expired(self) -> bool:
+        """The lock has ended."""
+        return monotonic() > self._until
 
     def cut(self) -> None:
         """From any thread: whoever uses it gets an error."""
@@ -102,6 +111,10 @@ class Session:
 
     def _granted(self, until: Any) -> None:
         self._until = monotonic() + settling.left(until, self._seconds)
+
+
+def _is_over(outcome: Done | Fault) -> bool:
+    return isinstance(outcome, Done) or outcome.code is ErrorCode.LEASE_LOST
 
 
 def is_no_session(error: BaseException) -> bool:

@@ -73,6 +73,7 @@ class SessionSubscriber:
         first = True
         tried: set[Session] = set()
         while True:
+            self._find_expired()
             with self._changed:
                 if self._lost:
                     lost, self._lost = self._lost, []
@@ -95,7 +96,9 @@ class SessionSubscriber:
                 session = self._accept(max(left, LOOK))
                 tried.clear()
             if session is not None and (found := self._take(session, most)):
-                return Received(found)
+                with self._changed:
+                    lost, self._lost = self._lost, []
+                return Received(found, lost)
 
     def settle(
         self, verb: Verb, messages: Sequence[Inbound], *, seconds: float = 0.0, reason: str = "", timeout: float
@@ -158,6 +161,11 @@ class SessionSubscriber:
             if not woken:
                 self._accepting.remove(receiver)
                 self._wake()
+            before = next((each for each in self._held if each.id == session.id), None)
+        if before is not None:  # its lock has ended, or we would not have got it
+            self._lose(before)
+            before.close()
+        with self._changed:
             if not (woken or self._stopped):
                 self._held.append(session)
                 return session
@@ -173,7 +181,7 @@ class SessionSubscriber:
             self._lose(session)
             if errors.classify(error).code is not ErrorCode.LEASE_LOST:
                 raise
-        if found and self._stopped:  # too late: it is given back unseen
+        if found and self._stopped and len(session.out) == len(found):  # too late: given back unseen, it costs nothing
             found = []
             session.out.clear()
         with self._changed:
@@ -216,21 +224,39 @@ class SessionSubscriber:
                 self._forget(session)
             else:
                 session.idle_since = monotonic()
-                self._watch.set(KEPT, lambda: self._expire(session))
+                self._let_go_in(KEPT, session)
             self._changed.notify_all()
             self._wake()
         if session.spoiled:
             session.close()
 
-    def _expire(self, session: Session) -> None:
+    def _let_go_in(self, seconds: float, session: Session) -> None:
+        if not session.watched:
+            session.watched = True
+            self._watch.set(seconds, lambda: self._let_go(session))
+
+    def _let_go(self, session: Session) -> None:
+        """Of what nobody has used for a while others may have the rest."""
         with self._changed:
-            waits = session in self._held and not (session.busy or session.out)
-            if not waits or monotonic() - session.idle_since < KEPT:
+            session.watched = False
+            if session not in self._held or session.busy or session.out:
+                return
+            left = session.idle_since + KEPT - monotonic()
+            if left > 0:
+                self._let_go_in(left, session)
                 return
             self._forget(session)
         threading.Thread(target=session.close, name="ceb-servicebus-close", daemon=True).start()
 
     # -- within
+
+    def _find_expired(self) -> None:
+        """Sessions of which something was never settled, nor the lock renewed."""
+        with self._changed:
+            expired = [each for each in self._held if not each.busy and each.expired]
+        for each in expired:
+            self._lose(each)
+            each.close()
 
     def _lose(self, session: Session) -> None:
         with self._changed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from time import monotonic
 from typing import Any
 
@@ -70,7 +70,7 @@ class Subscriber:
                 if left <= SLICE:
                     break
             if link.is_open:
-                with link.use(sdk.OPENING) as receiver:
+                with suppress(Exception), link.use(sdk.OPENING) as receiver:  # else what was found would be lost
                     sdk.take_back(receiver)
             return Received(found)
 

@@ -13,8 +13,12 @@ from time import monotonic
 _log = logging.getLogger(__name__)
 
 
+LINGER = 0.5
+"""Seconds without an alarm after which the thread ends."""
+
+
 class Alarm:
-    """Something to do later. Attributes: `rang`: it was done."""
+    """Something to do later. Attributes: `rang`: it was done; `off`: it is not to be done any more."""
 
     def __init__(self, at: float, act: Callable[[], None]) -> None:
         self.at = at
@@ -24,7 +28,7 @@ class Alarm:
 
 
 class Watch:
-    """Starts its thread with the first alarm. Thread-safe."""
+    """Its thread starts with an alarm, and ends some time after the last one. Thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -67,20 +71,32 @@ class Watch:
             thread.join()
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while True:
-                    if self._closed:
-                        return
-                    while self._alarms and self._alarms[0][2].off:
-                        heapq.heappop(self._alarms)
-                    left = self._alarms[0][0] - monotonic() if self._alarms else None
-                    if left is not None and left <= 0:
-                        alarm = heapq.heappop(self._alarms)[2]
-                        break
-                    self._changed.wait(left)
-                alarm.rang = True
+        while (alarm := self._next()) is not None:
             try:
                 alarm.act()
             except Exception:  # noqa: BLE001 - the next alarm rings all the same
                 _log.exception("an alarm failed")
+
+    def _next(self) -> Alarm | None:
+        """The alarm that is due, once it is; None: there was none for a while, and the thread ends."""
+        with self._changed:
+            while not self._closed:
+                self._tidy()
+                left = self._alarms[0][0] - monotonic() if self._alarms else LINGER
+                if self._alarms and left <= 0:
+                    alarm = heapq.heappop(self._alarms)[2]
+                    alarm.rang = True
+                    return alarm
+                idle = not self._alarms
+                self._changed.wait(min(left, LINGER))
+                self._tidy()
+                if idle and not self._alarms:
+                    break
+            self._thread = None
+            return None
+
+    def _tidy(self) -> None:
+        """Forget what was called off: whoever does that tells nobody, to be quick."""
+        if any(alarm.off for _, _, alarm in self._alarms):
+            self._alarms = [each for each in self._alarms if not each[2].off]
+            heapq.heapify(self._alarms)
