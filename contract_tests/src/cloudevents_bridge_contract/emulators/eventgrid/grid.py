@@ -112,6 +112,8 @@ class PushSubscription:
         url = self.settings.target
         if self.settings.kind == "ServiceBusQueue":
             proven = True
+            if isinstance(self._queues, targets.ServiceBusQueues):
+                self._queues.open(url)
         elif self._topic.schema == CLOUD_EVENTS:
             proven = handshake.by_options(url, callback)
         else:
