@@ -51,7 +51,7 @@ class Publisher:
         """Raises:
         InvalidArgumentError: if Service Bus would refuse the message; it names the attribute.
         """
-        return wire.size(wire.encode(message, self._session(message)))
+        return wire.size(message, self._session(message))
 
     def send(self, batch: Sequence[Outbound], *, timeout: float) -> Sequence[Done | Fault]:
         if self.closed:

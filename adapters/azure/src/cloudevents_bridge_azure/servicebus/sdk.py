@@ -7,7 +7,6 @@ Those are in this file only, and tests fail where a version of the SDK does them
 - Credit is taken back: what a `receive_messages` asked for and did not get stays out with the SDK, and what is
   delivered on it afterwards waits for a reader.
 - What came is handed out when nothing more comes for a moment: the SDK waits a fifth of a second.
-- The size of a message is asked for alone: a batch would encode it twice to tell.
 - Opening goes from frame to frame: the SDK sleeps for a twentieth of a second after each, nine times.
 - Its socket is closed: the SDK leaves it open where a connection has failed on the way.
 - A receiver without prefetch has a thread that reads its connection every five seconds, beside whoever uses it. Made
@@ -124,14 +123,6 @@ def open_(handler: Any) -> None:
     if getattr(handler, "_prefetch_count", 0) == _TURNED_OFF:
         handler._prefetch_count = 0
         handler._further_pull_receive_timeout = TICK / 4
-
-
-def encoded_size(message: Any) -> int:
-    """Bytes of a message as it is sent: what the SDK counts when it adds one to a batch, which encodes it twice."""
-    from azure.servicebus._transport._pyamqp_transport import PyamqpTransport
-
-    outgoing = PyamqpTransport.to_outgoing_amqp_message(message.raw_amqp_message)
-    return int(PyamqpTransport.get_message_encoded_size(outgoing))
 
 
 def cut(handler: Any) -> None:

@@ -20,7 +20,7 @@ from azure.servicebus.amqp import AmqpMessageBodyType
 from cloudevents_bridge.bindings import AMQP, Wire
 from cloudevents_bridge.driver import DEAD_LETTER, Outbound
 from cloudevents_bridge.errors import InvalidArgumentError
-from cloudevents_bridge_azure.servicebus import sdk
+from cloudevents_bridge_azure.servicebus import sizes
 
 WIRES: Mapping[str, Wire] = {"binary": AMQP, "structured": dataclasses.replace(AMQP, mode="structured")}
 CONTENT_TYPE = "content-type"
@@ -38,8 +38,9 @@ _NONE = "ceb-none-"
 """Start of the session ids of events without an ordering key, where a session must be named."""
 _NONES = 8
 """How many of those there are: as many consumers can share such events."""
+_ANY_ID = "0" * 32
+"""As long as an id that is made up."""
 _LONGEST_TTL = (1 << 32) - 1  # milliseconds
-_SMALL, _SMALL_ENTRY, _ENTRY = 256, 5, 8  # bytes of a message, and of what AMQP puts before it in a batch
 
 
 def encode(message: Outbound, session: str | None = None, *, now: datetime | None = None) -> ServiceBusMessage:
@@ -48,22 +49,9 @@ def encode(message: Outbound, session: str | None = None, *, now: datetime | Non
     Args:
         session: its session id.
         now: when it is sent, if it has a delay.
-
-    Raises:
-        InvalidArgumentError: if Service Bus would refuse an attribute; it names it.
     """
-    properties: dict[str | bytes, Any] = {}
-    content_type = None
-    for name, value in message.attributes.items():
-        if name == CONTENT_TYPE:
-            content_type = value
-        elif len(name) > MAX_NAME or len(value) > MAX_NAME:
-            raise InvalidArgumentError(
-                f"attribute {name[:60]!r} has {max(len(name), len(value))} characters, and Service Bus "
-                f"takes {MAX_NAME}: put it into the data, or use mode=structured"
-            )
-        else:
-            properties[name] = value
+    properties: dict[str | bytes, Any] = dict(message.attributes)
+    content_type = properties.pop(CONTENT_TYPE, None)
     made = ServiceBusMessage(
         message.body,
         application_properties=properties,
@@ -77,10 +65,30 @@ def encode(message: Outbound, session: str | None = None, *, now: datetime | Non
     return made
 
 
-def size(message: ServiceBusMessage) -> int:
-    """Bytes that it takes in a batch, as the SDK itself counts them."""
-    encoded = sdk.encoded_size(message)
-    return encoded + (_SMALL_ENTRY if encoded < _SMALL else _ENTRY)
+def size(message: Outbound, session: str | None = None) -> int:
+    """Bytes that it takes in a batch.
+
+    Args:
+        session: its session id.
+
+    Raises:
+        InvalidArgumentError: if Service Bus would refuse an attribute; it names it.
+    """
+    for name, value in message.attributes.items():
+        if len(name) > MAX_NAME or len(value) > MAX_NAME:
+            raise InvalidArgumentError(
+                f"attribute {name[:60]!r} has {max(len(name), len(value))} characters, and Service Bus "
+                f"takes {MAX_NAME}: put it into the data, or use mode=structured"
+            )
+    return sizes.message(
+        message.body,
+        [pair for pair in message.attributes.items() if pair[0] != CONTENT_TYPE],
+        id=_ANY_ID if message.dedup is None else _id(message.dedup),
+        content_type=message.attributes.get(CONTENT_TYPE),
+        session=session,
+        milliseconds=_ttl(message.ttl),
+        scheduled=message.delay > 0,
+    )
 
 
 def session_of(key: str | None) -> str:
