@@ -50,7 +50,8 @@ def encode(message: Outbound, session: str | None = None, *, now: datetime | Non
         session: its session id.
         now: when it is sent, if it has a delay.
     """
-    properties: dict[str | bytes, Any] = dict(message.attributes)
+    properties: dict[str | bytes, Any] = {}
+    properties.update(message.attributes.items())
     content_type = properties.pop(CONTENT_TYPE, None)
     made = ServiceBusMessage(
         message.body,

@@ -1,0 +1,148 @@
+"""Service Bus, beside loops over Microsoft's own client with batches, on our emulator."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from azure.servicebus import ServiceBusClient, ServiceBusMessage
+from common import machine, make_events, median, table
+
+from cloudevents_bridge import Broker, CloudEvent, Topic, connect
+from cloudevents_bridge_contract.emulators.servicebus.launcher import started
+
+SIZE = 1024
+RECEIVED = 100
+
+
+class At(NamedTuple):
+    """A topic, and both ways to it."""
+
+    broker: Broker
+    client: ServiceBusClient
+    topic: str
+
+
+def measured(count: int, work: Callable[[], object]) -> float:
+    """Microseconds of this process's CPU per event."""
+    gc.collect()
+    began = time.process_time()
+    work()
+    return (time.process_time() - began) / count * 1e6
+
+
+def ours_publish(at: At, events: Sequence[CloudEvent]) -> None:
+    at.broker.publish_many(at.topic, events)
+
+
+def sdk_publish(at: At, events: Sequence[CloudEvent]) -> None:
+    """In the same form, in as few batches as the SDK makes of it."""
+    with at.client.get_topic_sender(at.topic) as sender:
+        batch = sender.create_message_batch()
+        for event in events:
+            message = _message(event)
+            try:
+                batch.add_message(message)
+            except ValueError:  # it is full
+                sender.send_messages(batch)
+                batch = sender.create_message_batch()
+                batch.add_message(message)
+        sender.send_messages(batch)
+
+
+def _message(event: CloudEvent) -> ServiceBusMessage:
+    properties: dict[str | bytes, Any] = {
+        "cloudEvents_specversion": "1.0",
+        "cloudEvents_id": event.id,
+        "cloudEvents_source": event.source,
+        "cloudEvents_type": event.type,
+        "cloudEvents_subject": event.subject,
+        "cloudEvents_time": event.time.isoformat() if event.time else None,
+    }
+    return ServiceBusMessage(
+        event.data_bytes,
+        application_properties={name: value for name, value in properties.items() if value is not None},
+        content_type="application/json",
+        message_id=event.id,
+    )
+
+
+def ours_receive(at: At, count: int) -> None:
+    with at.broker.subscriber(at.topic, "reader") as subscriber:
+        while count:
+            deliveries = subscriber.receive(RECEIVED)
+            for delivery in deliveries:
+                _ = delivery.event.data
+            subscriber.ack_many(deliveries)
+            count -= len(deliveries)
+
+
+def sdk_receive(at: At, count: int) -> None:
+    with at.client.get_subscription_receiver(at.topic, "reader") as receiver:
+        while count:
+            for message in receiver.receive_messages(RECEIVED, max_wait_time=10):
+                _ = b"".join(message.body)
+                receiver.complete_message(message)
+                count -= 1
+
+
+PUBLISHING = {
+    "cloudevents-bridge: publish_many": ours_publish,
+    "azure-servicebus: send_messages of batches": sdk_publish,
+}
+RECEIVING = {
+    "cloudevents-bridge: receive, data, ack_many": ours_receive,
+    "azure-servicebus: receive_messages, complete_message": sdk_receive,
+}
+
+
+def main() -> None:
+    """Print the tables and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--events", type=int, default=2_000)
+    arguments = parser.parse_args()
+    pattern = make_events(arguments.events)
+    note = {"note": "x" * (SIZE - len(pattern[0].to_json()) + len(pattern[0].data["note"]))}
+    events = [event.replace(data=note) for event in pattern]
+    costs: dict[str, list[float]] = {name: [] for name in (*PUBLISHING, *RECEIVING)}
+    with started() as emulator:
+        places = f"endpoint=amqp://{emulator.server.address}&administration={emulator.administration}"
+        with (
+            connect(f"azure-servicebus://bench?{places}", telemetry=False) as broker,
+            ServiceBusClient.from_connection_string(emulator.connection) as client,
+        ):
+            for number in range(arguments.rounds + 1):  # the first one warms up, and does not count
+                for name, publish in PUBLISHING.items():
+                    at = _place(broker, client)
+                    cost = measured(len(events), lambda at=at, publish=publish: publish(at, events))  # type: ignore[misc]
+                    costs[name] += [cost] if number else []
+                    broker.topology.delete(Topic(at.topic))
+                for name, receive in RECEIVING.items():
+                    at = _place(broker, client)
+                    broker.publish_many(at.topic, events)
+                    cost = measured(len(events), lambda at=at, receive=receive: receive(at, len(events)))  # type: ignore[misc]
+                    costs[name] += [cost] if number else []
+                    broker.topology.delete(Topic(at.topic))
+    print(machine())
+    print(f"{arguments.events} events of {SIZE} bytes, {arguments.rounds} rounds, medians\n")
+    for group in (PUBLISHING, RECEIVING):
+        ours, *others = group
+        print(table(("", "CPU per event"), [(name, f"{median(costs[name]):.1f} µs") for name in group]))
+        for other in others:
+            print(f"{ours} takes {median(costs[ours]) / median(costs[other]):.2f} x of {other}")
+        print()
+
+
+def _place(broker: Broker, client: ServiceBusClient) -> At:
+    topic = Topic(f"bench-{uuid.uuid4().hex[:8]}", subscriptions=["reader"])
+    broker.topology.apply(topic)
+    return At(broker, client, topic.name)
+
+
+if __name__ == "__main__":
+    main()
