@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 from urllib.parse import quote
@@ -92,8 +92,9 @@ def perform(url: str, *, own: bool) -> Summary:
         with _children() as start:
             consumers = {each.name: start("consume", url, each.name) for each in ORDERS.subscriptions}
             published = _end(start("publish", url, str(FILE)), Published, deadline)
-            told = f"{published.accepted}\n"
-            counted = {name: _end(child, Consumed, deadline, told) for name, child in consumers.items()}
+            for child in consumers.values():  # all of them before the first is waited for: some take a while to end
+                _tell(child, f"{published.accepted}\n")
+            counted = {name: _end(child, Consumed, deadline) for name, child in consumers.items()}
         feeds = {name: _feed(broker, name, consumed) for name, consumed in counted.items()}
     return Summary(
         url=url,
@@ -141,11 +142,19 @@ def _stop(child: Child) -> None:
             child.kill()
 
 
-def _end(child: Child, kind: type[T], deadline: float, told: str = "") -> T:
-    """Tell a process what it waits for, wait for its end and return what it counted."""
+def _tell(child: Child, words: str) -> None:
+    """Tell a process what it waits for. One that has ended already says so by its exit code."""
+    assert child.stdin is not None
+    with suppress(BrokenPipeError):
+        child.stdin.write(words)
+        child.stdin.flush()
+
+
+def _end(child: Child, kind: type[T], deadline: float) -> T:
+    """Wait for the end of a process and return what it counted."""
     name = " ".join(child.args[3:])  # type: ignore[index, arg-type]
     try:
-        output, _ = child.communicate(told, max(0.0, deadline - time.monotonic()))
+        output, _ = child.communicate(None, max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         raise StuckError(f"the process `{name}` has not ended after {PATIENCE:.0f} s") from None
     if child.returncode:
