@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from cloudevents_bridge_azure.adapter import servicebus_adapter
-from cloudevents_bridge_azure.eventgrid.adapter import adapter as eventgrid_adapter
-from cloudevents_bridge_azure.eventgrid.custom.adapter import adapter as eventgrid_topic_adapter
+from cloudevents_bridge_azure.adapter import eventgrid_adapter, eventgrid_topic_adapter, servicebus_adapter
 
 __all__ = ["eventgrid_adapter", "eventgrid_topic_adapter", "servicebus_adapter"]
