@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from cloudevents_bridge.driver import DeadLetters, Subscription, Topic
 from cloudevents_bridge.errors import ConfigurationError
 from cloudevents_bridge.faults import place_name
+from cloudevents_bridge_azure import native
 
 MOST_DELIVERIES = 10
 """Deliveries after which Event Grid itself gives up, at most: later than the portable layer does, which keeps what it
@@ -19,16 +20,11 @@ RETENTION = (60, 7 * 86_400)
 """Seconds that an event is kept, at least and at most."""
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-_Checks = Mapping[str, tuple[Callable[[object], bool], str]]
-_TOPIC: _Checks = {"name": (_is_text, "the name of a namespace topic")}
-_SUBSCRIPTION: _Checks = {
-    "name": (_is_text, "the name of an event subscription"),
-    "dead_letter_topic": (_is_text, "the name of a namespace topic"),
-    "dead_letter_subscription": (_is_text, "the name of an event subscription"),
+_TOPIC: native.Checks = {"name": (native.is_text, "the name of a namespace topic")}
+_SUBSCRIPTION: native.Checks = {
+    "name": (native.is_text, "the name of an event subscription"),
+    "dead_letter_topic": (native.is_text, "the name of a namespace topic"),
+    "dead_letter_subscription": (native.is_text, "the name of an event subscription"),
     "filters": (lambda value: isinstance(value, Mapping), "a table, the filtersConfiguration of the ARM resource"),
 }
 
@@ -38,12 +34,12 @@ def check(place: Topic | Subscription | DeadLetters) -> None:
     ConfigurationError: if Event Grid cannot do what is declared, or a native setting is unknown or wrong.
     """
     if isinstance(place, Topic):
-        _check(place_name(place), place.native, _TOPIC)
+        native.check("Event Grid", place_name(place), place.native, _TOPIC)
         return
     of = place.of if isinstance(place, DeadLetters) else place
     check(of.topic)
     name = place_name(of)
-    _check(name, of.native, _SUBSCRIPTION)
+    native.check("Event Grid", name, of.native, _SUBSCRIPTION)
     if of.lease > LEASE[1]:
         raise ConfigurationError(
             f"the lease of {name} is {of.lease:g} seconds, and Event Grid has {LEASE[1]} at most: declare a shorter "
@@ -73,14 +69,3 @@ def queue(of: Subscription, *, local: bool) -> dict[str, Any]:
         "maxDeliveryCount": MOST_DELIVERIES,
         "eventTimeToLive": f"PT{retention(of)}S" if retention(of) % 86_400 else f"P{retention(of) // 86_400}D",
     }
-
-
-def _check(name: str, native: Mapping[str, Any], known: _Checks) -> None:
-    for key, value in native.items():
-        if key not in known:
-            raise ConfigurationError(
-                f"{name} has the native setting {key!r}: on Event Grid there are {', '.join(sorted(known))}"
-            )
-        fine, what = known[key]
-        if not fine(value):
-            raise ConfigurationError(f"native setting {key} of {name} is {value!r}: it must be {what}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from cloudevents_bridge.driver import Change, DeadLetters, Subscription, Topic
 from cloudevents_bridge.errors import ConfigurationError
+from cloudevents_bridge_azure import native
 from cloudevents_bridge_azure.servicebus import filters
 from cloudevents_bridge_azure.servicebus.names import entity
 
@@ -24,10 +25,6 @@ _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?)?"
 Settings = Mapping[str, Any]
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
 def _is_flag(value: object) -> bool:
     return isinstance(value, bool)
 
@@ -40,16 +37,15 @@ def _is_megabytes(value: object) -> bool:
     return type(value) is int and value > 0
 
 
-_Checks = Mapping[str, tuple[Callable[[object], bool], str]]
-_TOPIC: _Checks = {
-    "name": (_is_text, "a name"),
+_TOPIC: native.Checks = {
+    "name": (native.is_text, "a name"),
     "deduplication": (_is_window, f"a number of seconds, {MAX_WINDOW:g} at most"),
     "partitioned": (_is_flag, "true or false"),
     "megabytes": (_is_megabytes, "a number of megabytes"),
 }
-_SUBSCRIPTION: _Checks = {
-    "name": (_is_text, "a name"),
-    "filter": (_is_text, "a filter in Service Bus's own SQL"),
+_SUBSCRIPTION: native.Checks = {
+    "name": (native.is_text, "a name"),
+    "filter": (native.is_text, "a filter in Service Bus's own SQL"),
 }
 
 
@@ -59,12 +55,12 @@ def check(place: Topic | Subscription | DeadLetters) -> None:
     """
     entity(place)
     if isinstance(place, Topic):
-        _check(f"topic {place.name}", place.native, _TOPIC)
+        native.check("Service Bus", f"topic {place.name}", place.native, _TOPIC)
         return
     of = place.of if isinstance(place, DeadLetters) else place
     check(of.topic)
     name = f"subscription {of.topic.name}/{of.name}"
-    _check(name, of.native, _SUBSCRIPTION)
+    native.check("Service Bus", name, of.native, _SUBSCRIPTION)
     if of.lease > MAX_LOCK:
         raise ConfigurationError(
             f"the lease of {name} is {of.lease:g} seconds, and Service Bus has {MAX_LOCK:g} at most: declare a shorter "
@@ -128,8 +124,8 @@ def rule(of: Subscription, mode: str) -> str | None:
     Raises:
         UnsupportedError: if Service Bus cannot filter like that.
     """
-    native: str | None = of.native.get("filter")
-    return native if native is not None else filters.translate(of, mode)
+    own: str | None = of.native.get("filter")
+    return own if own is not None else filters.translate(of, mode)
 
 
 class Setting(NamedTuple):
@@ -191,14 +187,3 @@ def _plain(value: Any) -> Any:
         return value
     days, hours, minutes, seconds = (float(each or 0) for each in found.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def _check(name: str, native: Mapping[str, Any], known: _Checks) -> None:
-    for key, value in native.items():
-        if key not in known:
-            raise ConfigurationError(
-                f"{name} has the native setting {key!r}: on Service Bus there are {', '.join(sorted(known))}"
-            )
-        fine, what = known[key]
-        if not fine(value):
-            raise ConfigurationError(f"native setting {key} of {name} is {value!r}: it must be {what}")
