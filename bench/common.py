@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import sqlite3
 import statistics
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,9 @@ def make_event(number: int, size: int = SIZE) -> CloudEvent:
     return CloudEvent(**fields, data={"note": "x" * (size - len(bare.to_json()))})
 
 
-def make_events(count: int, first: int = 0) -> list[CloudEvent]:
-    """That many events with different ids."""
-    pattern = make_event(0)
+def make_events(count: int, first: int = 0, size: int = SIZE) -> list[CloudEvent]:
+    """That many events of `size` bytes with different ids."""
+    pattern = make_event(0, size)
     return [pattern.replace(id=f"{number:012}") for number in range(first, first + count)]
 
 
@@ -49,6 +51,23 @@ def machine() -> str:
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.system()} "
         f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     )
+
+
+def cpu_cost(count: int, work: Callable[[], object]) -> float:
+    """Microseconds of this process's CPU for each of `count` events."""
+    gc.collect()
+    began = time.process_time()
+    work()
+    return (time.process_time() - began) / count * 1e6
+
+
+def beside(group: Sequence[str], costs: dict[str, list[float]]) -> str:
+    """The CPU of several ways, and how the first of them stands to each other one."""
+    middle = {name: median(costs[name]) for name in group}
+    ours, *others = group
+    ratios = [f"{ours} takes {middle[ours] / middle[other]:.2f} x of {other}" for other in others]
+    rows = [(name, f"{cost:.1f} µs") for name, cost in middle.items()]
+    return "\n".join([table(("", "CPU per event"), rows), *ratios, ""])
 
 
 def median(values: Iterable[float]) -> float:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import gc
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from azure.core.credentials import AzureKeyCredential
 from azure.core.messaging import CloudEvent as AzureEvent
 from azure.core.rest import HttpRequest
 from azure.eventgrid import EventGridConsumerClient, EventGridPublisherClient
-from common import machine, make_events, median, table
+from common import beside, cpu_cost, machine, make_events
 
 from cloudevents_bridge import Broker, CloudEvent, connect
 from cloudevents_bridge_contract.emulators.eventgrid.launcher import KEY, started
@@ -27,14 +25,6 @@ class Clients(NamedTuple):
     broker: Broker
     publisher: EventGridPublisherClient
     consumer: EventGridConsumerClient
-
-
-def measured(count: int, work: Callable[[], object]) -> float:
-    """Microseconds of this process's CPU per event."""
-    gc.collect()
-    began = time.process_time()
-    work()
-    return (time.process_time() - began) / count * 1e6
 
 
 def ours_publish(at: Clients, events: Sequence[CloudEvent]) -> None:
@@ -90,9 +80,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--events", type=int, default=3_000)
     arguments = parser.parse_args()
-    pattern = make_events(arguments.events)
-    note = {"note": "x" * (SIZE - len(pattern[0].to_json()) + len(pattern[0].data["note"]))}
-    events = [event.replace(data=note) for event in pattern]
+    events = make_events(arguments.events, size=SIZE)
     costs: dict[str, list[float]] = {name: [] for name in (*PUBLISHING, *RECEIVING)}
     with started() as emulator:
         emulator.make_topic("orders")
@@ -107,21 +95,17 @@ def main() -> None:
             for number in range(arguments.rounds + 1):  # the first one warms up, and does not count
                 for name, publish in PUBLISHING.items():
                     emulator.make_subscription("orders", "reader")
-                    cost = measured(len(events), lambda publish=publish: publish(at, events))  # type: ignore[misc]
+                    cost = cpu_cost(len(events), lambda publish=publish: publish(at, events))  # type: ignore[misc]
                     costs[name] += [cost] if number else []
                 for name, receive in RECEIVING.items():
                     emulator.make_subscription("orders", "reader")
                     raw_publish(at, events)
-                    cost = measured(len(events), lambda receive=receive: receive(at, len(events)))  # type: ignore[misc]
+                    cost = cpu_cost(len(events), lambda receive=receive: receive(at, len(events)))  # type: ignore[misc]
                     costs[name] += [cost] if number else []
     print(machine())
     print(f"{arguments.events} events of {SIZE} bytes, {arguments.rounds} rounds, medians\n")
     for group in (PUBLISHING, RECEIVING):
-        ours, *others = group
-        print(table(("", "CPU per event"), [(name, f"{median(costs[name]):.1f} µs") for name in group]))
-        for other in others:
-            print(f"{ours} takes {median(costs[ours]) / median(costs[other]):.2f} x of {other}")
-        print()
+        print(beside(tuple(group), costs))
 
 
 if __name__ == "__main__":

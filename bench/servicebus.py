@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import gc
-import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from azure.servicebus import ServiceBusClient, ServiceBusMessage
-from common import machine, make_events, median, table
+from common import beside, cpu_cost, machine, make_events
 
 from cloudevents_bridge import Broker, CloudEvent, Topic, connect
 from cloudevents_bridge_contract.emulators.servicebus.launcher import started
@@ -25,14 +23,6 @@ class At(NamedTuple):
     broker: Broker
     client: ServiceBusClient
     topic: str
-
-
-def measured(count: int, work: Callable[[], object]) -> float:
-    """Microseconds of this process's CPU per event."""
-    gc.collect()
-    began = time.process_time()
-    work()
-    return (time.process_time() - began) / count * 1e6
 
 
 def ours_publish(at: At, events: Sequence[CloudEvent]) -> None:
@@ -106,9 +96,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--events", type=int, default=2_000)
     arguments = parser.parse_args()
-    pattern = make_events(arguments.events)
-    note = {"note": "x" * (SIZE - len(pattern[0].to_json()) + len(pattern[0].data["note"]))}
-    events = [event.replace(data=note) for event in pattern]
+    events = make_events(arguments.events, size=SIZE)
     costs: dict[str, list[float]] = {name: [] for name in (*PUBLISHING, *RECEIVING)}
     with started() as emulator:
         places = f"endpoint=amqp://{emulator.server.address}&administration={emulator.administration}"
@@ -119,23 +107,19 @@ def main() -> None:
             for number in range(arguments.rounds + 1):  # the first one warms up, and does not count
                 for name, publish in PUBLISHING.items():
                     at = _place(broker, client)
-                    cost = measured(len(events), lambda at=at, publish=publish: publish(at, events))  # type: ignore[misc]
+                    cost = cpu_cost(len(events), lambda at=at, publish=publish: publish(at, events))  # type: ignore[misc]
                     costs[name] += [cost] if number else []
                     broker.topology.delete(Topic(at.topic))
                 for name, receive in RECEIVING.items():
                     at = _place(broker, client)
                     broker.publish_many(at.topic, events)
-                    cost = measured(len(events), lambda at=at, receive=receive: receive(at, len(events)))  # type: ignore[misc]
+                    cost = cpu_cost(len(events), lambda at=at, receive=receive: receive(at, len(events)))  # type: ignore[misc]
                     costs[name] += [cost] if number else []
                     broker.topology.delete(Topic(at.topic))
     print(machine())
     print(f"{arguments.events} events of {SIZE} bytes, {arguments.rounds} rounds, medians\n")
     for group in (PUBLISHING, RECEIVING):
-        ours, *others = group
-        print(table(("", "CPU per event"), [(name, f"{median(costs[name]):.1f} µs") for name in group]))
-        for other in others:
-            print(f"{ours} takes {median(costs[ours]) / median(costs[other]):.2f} x of {other}")
-        print()
+        print(beside(tuple(group), costs))
 
 
 def _place(broker: Broker, client: ServiceBusClient) -> At:
