@@ -21,7 +21,7 @@ help:
 	@echo 'make demo    the order system of the tutorials, in several processes, on the embedded broker'
 	@echo 'make check   lint, types and the core tests: within a minute'
 	@echo 'make test    everything there is to test'
-	@echo 'make emulators  what make test installs of clouds, in environments of their own in .emulators'
+	@echo 'make emulators  what make test installs for it, in environments of their own'
 	@echo 'make docs    the documentation site, in docs/_build/html'
 	@echo 'make bench   speed, beside other libraries'
 	@echo 'make clean   remove what the other targets made'

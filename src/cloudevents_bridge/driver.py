@@ -175,12 +175,12 @@ class ReceiveTraits(Struct, frozen=True):
     Attributes:
         batch_count, settle_count: messages in one receive and one settle, at most.
         settle_bytes: sum of the handles' lengths in one settle, at most; 0: no limit.
-        nack_least: shortest native delay of a nack, beside none. A shorter one is held by the portable layer where
-            there is room, and rounded up where there is none.
         receives: receives that may block at once; with sessions: keys in hand.
         wait: shortest and longest native wait; the shell makes the rest.
         stop_within: a blocked receive returns this soon after `stop()`.
         nack_delay: longest native delay of a nack, rounded up to a legal one; 0: none.
+        nack_least: shortest native delay of a nack, beside none. A shorter one is held by the portable layer where
+            there is room, and rounded up where there is none.
         lease_total: longest a delivery can be kept by extending.
         removes_after: deliveries after which the broker itself removes it; None: never.
         settle: each delivery by itself, or prefix: an ack covers all before it in its stream.

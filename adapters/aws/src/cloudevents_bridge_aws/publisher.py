@@ -68,7 +68,7 @@ class Publisher:
 
     def send(self, batch: Sequence[Outbound], *, timeout: float) -> Sequence[Done | Fault]:
         if self._closed:
-            raise ClosedError("this publisher is closed")
+            raise ClosedError("this publisher was closed: ask the broker for another")
         address = self._address
         if address is None:
             address = self._address = self._where()

@@ -96,7 +96,7 @@ class Subscriber:
         self, verb: Verb, messages: Sequence[Inbound], *, seconds: float = 0.0, reason: str = "", timeout: float
     ) -> Sequence[Done | Fault]:
         if self._closed:
-            raise ClosedError("this subscriber is closed")
+            raise ClosedError("this subscriber was closed: ask the broker for another")
         address = self._place()
         client, url = self._clients.get("sqs", address.region, timeout), self._url(address)
         entries: list[dict[str, Any]] = [

@@ -87,7 +87,7 @@ class Link:
 
     def _opened(self, timeout: float) -> Any:
         if self._closed:
-            raise ClosedError("it was closed meanwhile")
+            raise ClosedError("its connection was closed meanwhile: ask the broker for another")
         if self._native is not None and monotonic() - self._used > IDLE:
             self.drop()
         if self._native is None:
@@ -156,7 +156,7 @@ class Pool:
         with self._free:
             while True:
                 if self._closed:
-                    raise ClosedError("it was closed meanwhile")
+                    raise ClosedError("its connection was closed meanwhile: ask the broker for another")
                 for link in sorted(self._links, key=lambda each: not each.is_open):
                     if link.lock.acquire(blocking=False):
                         return link
