@@ -17,6 +17,7 @@ from cloudevents_bridge.config.urls import parse_url
 from cloudevents_bridge.driver import Done, Fault, Outbound
 from cloudevents_bridge.errors import ErrorCode, PermissionDeniedError
 from cloudevents_bridge_azure.eventgrid import options
+from cloudevents_bridge_azure.eventgrid.client import Client
 from cloudevents_bridge_azure.eventgrid.connection import Connection
 from cloudevents_bridge_contract.emulators.eventgrid.launcher import KEY, Running, started
 
@@ -129,6 +130,20 @@ def test_each_token_has_its_outcome(connection: Connection) -> None:
     lost = outcomes[1]
     assert isinstance(lost, Fault)
     assert lost.code is ErrorCode.LEASE_LOST
+
+
+def test_a_token_of_which_nothing_is_said_is_not_taken_for_settled(
+    monkeypatch: pytest.MonkeyPatch, connection: Connection
+) -> None:
+    _publish(connection, ORDERS, _event(id="1"), _event(id="2"))
+    subscriber = connection.open_subscriber(BILLING)
+    one, two = subscriber.receive(10, 0.2).messages
+    said = json.dumps({"failedLockTokens": [], "succeededLockTokens": [two.handle]}).encode()
+    monkeypatch.setattr(Client, "post", lambda *_, **__: said)
+    unsaid, done = subscriber.settle("ack", [one, two], timeout=5)
+    assert isinstance(unsaid, Fault)
+    assert unsaid.maybe_applied
+    assert done == Done()
 
 
 def test_a_delay_that_there_is_not_is_rounded_up(connection: Connection) -> None:

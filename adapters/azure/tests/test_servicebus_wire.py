@@ -193,3 +193,17 @@ def test_size_is_what_the_sdk_counts_in_a_batch(
         batch.add_message(wire.encode(message, session))
         total += wire.size(message, session)
     assert batch.size_in_bytes == total
+
+
+@pytest.mark.parametrize("length", range(245, 260))
+def test_size_is_right_where_amqp_changes_to_longer_forms(length: int) -> None:
+    """Of a body, of the map of properties, and of the list that the ids are in."""
+    for message in (
+        Outbound(b"x" * length, {}, None, "d"),
+        Outbound(b"", {"n": "x" * length}, None, "d"),
+        Outbound(b"", {wire.CONTENT_TYPE: "x" * (length - 50)}, None, "d"),
+    ):
+        batch = ServiceBusMessageBatch(1 << 20)
+        empty = batch.size_in_bytes
+        batch.add_message(wire.encode(message, "session"))
+        assert batch.size_in_bytes - empty == wire.size(message, "session")
