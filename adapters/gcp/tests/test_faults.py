@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -145,7 +146,8 @@ def test_of_a_key_that_fails_the_rest_is_not_sent_and_the_next_call_resumes_it(
 
 def test_a_closed_subscriber_takes_nothing_any_more(opened: Opened, name: str) -> None:
     """The lease is far longer than the test: what a forgotten pull took would not come."""
-    broker = opened(Topic(name, subscriptions=[Subscription("billing", lease=60.0)]))
+    subscriptions = [Subscription("billing", lease=60.0), Subscription("witness", lease=60.0)]
+    broker = opened(Topic(name, subscriptions=subscriptions))
     for _ in range(3):
         subscriber = broker.subscriber(name, "billing")
         waiting = threading.Thread(target=subscriber.receive, kwargs={"wait": 30})
@@ -154,7 +156,12 @@ def test_a_closed_subscriber_takes_nothing_any_more(opened: Opened, name: str) -
         assert waiting.is_alive(), "the receive did not wait"
         subscriber.close()
         waiting.join(10)
-    broker.publish_many(name, [event(str(n)) for n in range(100)])
+    with broker.subscriber(name, "billing") as asking:
+        assert asking.receive(wait=0) == []  # on the same connection: the broker has read that the pulls were cancelled
+    with broker.subscriber(name, "witness") as witness, ThreadPoolExecutor(1) as pool:
+        witnessed = pool.submit(witness.receive, wait=20)
+        broker.publish_many(name, [event(str(n)) for n in range(100)])
+        assert witnessed.result(), "no pull that waited was given anything"  # so a forgotten one was, too
     got: set[str] = set()
     with broker.subscriber(name, "billing") as fresh:
 
