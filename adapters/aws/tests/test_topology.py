@@ -14,6 +14,7 @@ from fake_aws import Aws, queue_arn, refusal, topic_arn, url
 
 from cloudevents_bridge import Broker, Subscription, Topic
 from cloudevents_bridge.errors import BridgeError, ErrorCode, UnsupportedError
+from cloudevents_bridge_aws.errors import action_of
 
 Opened = Callable[..., Broker]
 ORDERS = Topic("orders", subscriptions=["billing"])
@@ -309,5 +310,6 @@ def test_provisioner_may_do_all_that_the_topology_does(aws: Aws, opened: Opened,
     broker.topology.apply()
     broker.topology.delete()
     allowed = {action for actions, _ in _statements(broker, "provisioner").values() for action in actions}
+    assert allowed == {action_of(refusal("AccessDenied", action.partition(":")[2])) for action in allowed}
     allowed = {action.partition(":")[2] for action in allowed}
     assert set(aws.calls) - {"GetCallerIdentity"} <= allowed
