@@ -223,8 +223,8 @@ def test_letters_and_replays_have_ids_of_their_own(aws: Aws, opened: Opened) -> 
         letters = broker.dead_letters("orders", "billing")
         for letter in letters.find():
             letters.replay([letter])
-    sent = [given for name, given in aws.asked if name in ("PublishBatch", "SendMessageBatch")]
-    entries = [each for given in sent for each in given.get("Entries", given.get("PublishBatchRequestEntries"))]
+    sends = {"PublishBatch": "PublishBatchRequestEntries", "SendMessageBatch": "Entries"}
+    entries = [each for name, given in aws.asked if name in sends for each in given[sends[name]]]
     assert {each["MessageGroupId"] for each in entries} == {"a"}
     assert len({each["MessageDeduplicationId"] for each in entries}) == len(entries) == 5
 

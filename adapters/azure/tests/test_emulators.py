@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from cloudevents_bridge import Broker, CloudEvent, Topic, connect
+from cloudevents_bridge_contract.azure import ADMINISTRATION_VARIABLE, HOST_VARIABLE, ServiceBusRig
 from cloudevents_bridge_contract.emulators.catalog import CLOUDS, CannotStartError
 from cloudevents_bridge_contract.emulators.servicebus import launcher
 
@@ -62,6 +63,25 @@ def test_programs_of_the_sdk_are_led_to_service_bus(led: Mapping[str, str]) -> N
         access = led["AZURE_SERVICEBUS_CONNECTION_STRING"]
         with ServiceBusClient.from_connection_string(access) as client, client.get_topic_sender(topic.name) as sender:
             sender.send_messages(ServiceBusMessage(b"{}"))
+
+
+def test_the_suite_goes_where_the_environment_says(led: Mapping[str, str]) -> None:
+    """To an emulator like Microsoft's, which is known by its connection string and has its administration apart."""
+    named = {
+        HOST_VARIABLE: led["AZURE_SERVICEBUS_CONNECTION_STRING"].partition("//")[2].partition(";")[0],
+        ADMINISTRATION_VARIABLE: led["AZURE_SERVICEBUS_URL"].rpartition("administration=")[2],
+    }
+    rig, topic = ServiceBusRig(named), _declared()
+    with rig.start() as url, connect(url, topics=[topic]) as broker:
+        rig.create(broker, topic)
+        _travels(broker, topic)
+        sent = CloudEvent(type="t", source="/s", data={"n": 1})
+        rig.native_send(url, topic, rig.native_form(sent))
+        with broker.subscriber(topic.name, "reader") as subscriber:
+            [delivery] = subscriber.receive(1, wait=20)
+            assert delivery.event.replace(time=None) == sent.replace(time=None)
+            delivery.ack()
+        rig.remove(broker, topic)
 
 
 def test_programs_are_led_to_event_grid(led: Mapping[str, str]) -> None:
