@@ -1,7 +1,8 @@
-"""Sizes as the services count them, SNS's envelope, other accounts and regions: on LocalStack, which has them right."""
+"""Sizes as the services count them, envelopes, accounts, regions and policies: on LocalStack, which has them."""
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -201,3 +202,17 @@ def test_wrong_region_is_said(opened: Opened, endpoint: str) -> None:
     assert "\n" not in str(caught.value)
     with elsewhere.subscriber(name, "reader") as subscriber, pytest.raises(NotFoundError, match="region"):
         subscriber.receive(1, wait=0)
+
+
+# -- roles
+
+
+@pytest.mark.parametrize("role", ["publisher", "consumer", "operator", "provisioner"])
+@pytest.mark.parametrize("key", [f"arn:aws:kms:{aws.REGION}:{OURS}:key/1", "alias/orders"], ids=["key", "alias"])
+def test_iam_takes_the_policies(opened: Opened, endpoint: str, role: Any, key: str) -> None:
+    broker = opened(Topic("orders", native={"kms_key": key}, subscriptions=["billing"]))
+    iam = boto3.Session(OURS, "test", region_name=aws.REGION).client("iam", endpoint_url=endpoint)
+    made = iam.create_policy(PolicyName=_name(), PolicyDocument=broker.topology.policy(role))
+    assert made["Policy"]["Arn"]
+    with pytest.raises(ClientError, match="MalformedPolicyDocument"):
+        iam.create_policy(PolicyName=_name(), PolicyDocument=json.dumps({"Version": "2012-10-17"}))

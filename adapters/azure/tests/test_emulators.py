@@ -14,6 +14,8 @@ from cloudevents_bridge import Broker, CloudEvent, Topic, connect
 from cloudevents_bridge_contract.azure import ADMINISTRATION_VARIABLE, HOST_VARIABLE, ServiceBusRig
 from cloudevents_bridge_contract.emulators.catalog import CLOUDS, CannotStartError
 from cloudevents_bridge_contract.emulators.servicebus import launcher
+from cloudevents_bridge_contract.eventgrid import EventGridTopicRig
+from cloudevents_bridge_contract.rig import NotRun, Rig
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,14 @@ def test_custom_topics_deliver_to_its_queues(led: Mapping[str, str]) -> None:
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(CannotStartError) as caught, CLOUDS["azure"]():
+        pass
+    assert launcher.INSTALL in str(caught.value)
+
+
+@pytest.mark.parametrize("rig", [ServiceBusRig({}), EventGridTopicRig()], ids=lambda rig: rig.name)
+def test_cases_are_not_run_where_proton_is_missing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(NotRun, match="python-qpid-proton") as caught, rig.start():
         pass
     assert launcher.INSTALL in str(caught.value)
 
