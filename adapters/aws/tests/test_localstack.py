@@ -19,6 +19,7 @@ from cloudevents_bridge_aws import connection, sns_envelope
 from cloudevents_bridge_aws.options import read
 from cloudevents_bridge_contract import NotRun, aws
 from cloudevents_bridge_contract.emulators.localstack import localstack
+from cloudevents_bridge_contract.emulators.process import wait_until
 
 Opened = Callable[..., Broker]
 OURS, THEIRS = "111111111111", "222222222222"
@@ -162,6 +163,23 @@ def test_envelope_of_a_subscription_that_is_not_raw(opened: Opened) -> None:
         assert subscriber.receive(1, wait=5) == []
     [letter] = broker.dead_letters(name, "reader").find()
     assert f"the SNS envelope is of {arn}, and only {arn}-2 is expected" in (letter.error or letter.reason)
+
+
+def test_what_sns_cannot_deliver_is_a_dead_letter(opened: Opened) -> None:
+    name = _name()
+    broker = opened(Topic(name, subscriptions=["reader"]))
+    broker.topology.apply()
+    queue = broker.native.sqs.get_queue_url(QueueName=f"{name}--reader")["QueueUrl"]
+    broker.native.sqs.delete_queue(QueueUrl=queue)
+    broker.publish(name, sent := _event())
+    found: list[CloudEvent | None] = []
+
+    def there() -> bool:
+        found[:] = [letter.event for letter in broker.dead_letters(name, "reader").find()]
+        return bool(found)
+
+    assert wait_until(there, 20)
+    assert found == [sent]
 
 
 # -- other accounts, other regions

@@ -107,6 +107,25 @@ def test_subscription_that_is_gone_or_not_raw_is_mended(aws: Aws, opened: Opened
     assert broker.topology.plan() == []
 
 
+def test_tags_are_made_shown_and_mended(aws: Aws, opened: Opened) -> None:
+    broker = opened(
+        Topic("orders", native={"tags": {"team": "shop"}}, subscriptions=["billing"]), tags={"stage": "test"}
+    )
+    broker.topology.apply()
+    assert aws.tags[topic_arn("orders")] == {"team": "shop", "stage": "test", "cloudevents-bridge": "orders"}
+    assert aws.tags[url("orders--billing")]["stage"] == "test"
+    aws.tags[topic_arn("orders")]["team"] = "other"
+    del aws.tags[url("orders--billing")]["stage"]
+    aws.tags[topic_arn("orders")]["of somebody else"] = "x"
+    assert sorted(each.detail for each in broker.topology.plan()) == [
+        "tags.stage: no value → test",
+        "tags.team: other → shop",
+    ]
+    broker.topology.apply()
+    assert broker.topology.plan() == []
+    assert aws.tags[topic_arn("orders")]["of somebody else"] == "x"
+
+
 def test_statements_of_others_stay_in_the_policy_of_a_queue(aws: Aws, opened: Opened) -> None:
     broker = opened(ORDERS)
     broker.topology.apply()
