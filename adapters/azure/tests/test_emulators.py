@@ -116,6 +116,17 @@ def test_custom_topics_deliver_to_its_queues(led: Mapping[str, str]) -> None:
         assert CloudEvent.from_json(b"".join(message.body)).id == sent.id
 
 
+def test_programs_are_led_to_custom_topics(led: Mapping[str, str]) -> None:
+    topic = _declared()
+    queue = f"{topic.name}--reader"
+    with connect(led["AZURE_EVENTGRID_TOPIC_URL"], topics=[topic]) as broker:
+        broker.native.administration.create_queue(queue)
+        destination = {"destination": {"endpointType": "ServiceBusQueue", "queue": queue}}
+        assert _admin(led, "PUT", f"custom/{topic.name}") == 200
+        assert _admin(led, "PUT", f"custom/{topic.name}/reader", destination) == 200
+        _travels(broker, topic)
+
+
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(CannotStartError) as caught, CLOUDS["azure"]():
