@@ -96,7 +96,6 @@ class AwsRig(Rig):
     patience = 15.0
     delay_step = 2.0  # a second, and that again
     topic_native: Mapping[Capability, Mapping[str, Any]] = {Capability.DEDUPLICATION: {"deduplication": 300}}
-    scheme = "aws"
 
     def __init__(self, name: str, make: Callable[[], Server], kind: str, quirks: Mapping[str, str]) -> None:
         self.name = name
@@ -126,7 +125,7 @@ class AwsRig(Rig):
             }.items():
                 patch.setenv(name, value)
             patch.delenv("AWS_PROFILE", raising=False)
-            yield f"{self.scheme}://{REGION}?account=000000000000&endpoint={endpoint}"
+            yield f"aws://{REGION}?account=000000000000&endpoint={endpoint}"
 
     def _server(self, endpoint: str | None) -> tuple[str, int]:
         if endpoint is None:
@@ -197,12 +196,6 @@ class FifoRig(AwsRig):
     def __init__(self, name: str, make: Callable[[], Server], kind: str, quirks: Mapping[str, str]) -> None:
         super().__init__(name, make, kind, quirks)
         self.quirks = {**self.quirks, "order.key_is_ignored_where_nothing_is_ordered": "every topic here is ordered"}
-
-
-class QueueRig(AwsRig):
-    """Queues without topics."""
-
-    scheme = "aws-sqs"
 
 
 _LOCALSTACK: Mapping[str, str] = {
