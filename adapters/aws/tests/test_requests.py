@@ -299,6 +299,17 @@ def test_throttles_are_repeated_here_and_only_here(aws: Aws, opened: Opened, cod
     assert aws.calls["PublishBatch"] == 3
 
 
+def test_answer_without_outcomes_is_asked_for_again(aws: Aws, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As boto3 reads one that was cut off: nothing is known of the events, so they are sent once more."""
+    broker = opened(ORDERS, retry=RetryPolicy(attempts=3, initial=0.0))
+    broker.topology.apply()
+    answers: list[Any] = [{}, {"message": '{"Successful": [{"Id"'}]
+    publish = aws.publish_batch
+    monkeypatch.setattr(aws, "publish_batch", lambda **given: answers.pop() if answers else publish(**given))
+    assert len(broker.publish_many("orders", _events(5))) == 5
+    assert aws.calls["PublishBatch"] == 3
+
+
 @pytest.mark.parametrize("code", ["AuthorizationError", "KMS.DisabledException", "NotFound", "ExpiredToken"])
 def test_refusals_are_not_repeated(aws: Aws, opened: Opened, code: str) -> None:
     aws.fail["PublishBatch"] = refusal(code, "PublishBatch")

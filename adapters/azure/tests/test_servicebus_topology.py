@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from azure.servicebus.management import CorrelationRuleFilter, SqlRuleFilter
 
-from cloudevents_bridge import Broker, CloudEvent, Subscription, Topic, connect
+from cloudevents_bridge import Broker, CloudEvent, RetryPolicy, Subscription, Topic, connect
 from cloudevents_bridge.errors import BridgeError, ErrorCode
 from cloudevents_bridge_contract.azure import ServiceBusRig
+from cloudevents_bridge_contract.emulators.faults import Answer, FaultyProxy
 from cloudevents_bridge_contract.rig import NotRun
 
 
@@ -128,3 +129,22 @@ def test_a_tail_expires_and_no_secret_is_shown(opened: Callable[[Topic], Broker]
     assert caught.value.code is ErrorCode.NOT_FOUND
     assert "nowhere" in str(caught.value)
     assert "SAS_KEY_VALUE" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [("503", ErrorCode.UNAVAILABLE), ("throttled", ErrorCode.RESOURCE_EXHAUSTED)]
+)
+def test_a_refusal_of_the_administration_is_asked_for_once(fault: str, code: ErrorCode) -> None:
+    busy = Answer(429, {"Retry-After": "1"}, b"")
+    with (
+        FaultyProxy(0, chance=1, throttled=busy, faults=(fault,)) as proxy,
+        connect(
+            f"azure-servicebus://local?endpoint=amqp://127.0.0.1:1&administration=http://127.0.0.1:{proxy.port}",
+            topics=[Topic("orders")],
+            retry=RetryPolicy(attempts=1),
+        ) as broker,
+    ):
+        with pytest.raises(BridgeError) as caught:
+            broker.topology.plan()
+        assert caught.value.code is code
+        assert proxy.done == {fault: 1}, "the SDK has tried again by itself"

@@ -120,7 +120,7 @@ def outcomes(
     count: int, answer: Mapping[str, Any], action: str, done: Callable[[Mapping[str, Any]], Done]
 ) -> list[Done | Fault]:
     """One outcome per entry of a batch whose ids are 0, 1, 2, …"""
-    found: list[Done | Fault] = [Fault(ErrorCode.INTERNAL, False, True, None, _LOST)] * count
+    found: list[Done | Fault] = [Fault(ErrorCode.INTERNAL, True, True, None, _LOST)] * count
     for entry in answer.get("Successful", ()):
         found[int(entry["Id"])] = done(entry)
     for entry in answer.get("Failed", ()):
