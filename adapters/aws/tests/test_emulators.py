@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from pathlib import Path
 
 import pytest
 
 from cloudevents_bridge import CloudEvent, Topic, connect
+from cloudevents_bridge_contract import aws
 from cloudevents_bridge_contract.emulators.catalog import CLOUDS, CannotStartError
 from cloudevents_bridge_contract.emulators.venvs import LOCALSTACK, MINISTACK, NotInstalledError, Recipe
 
@@ -63,3 +65,20 @@ def test_none_of_them_is_said_with_what_brings_each(monkeypatch: pytest.MonkeyPa
     with pytest.raises(CannotStartError) as caught, CLOUDS["aws"]():
         pass
     assert f"{LOCALSTACK.line}; or ministack is not installed; to get it: {MINISTACK.line}" in str(caught.value)
+
+
+def test_the_suite_goes_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        server = socket.create_server(("127.0.0.2", 0))
+    except OSError as error:
+        pytest.skip(f"not run: there is no second address here: {error}")
+    with server:
+        server.settimeout(20)
+        monkeypatch.setenv(aws.ENDPOINT_VARIABLE, f"http://127.0.0.2:{server.getsockname()[1]}")
+        rig = aws.ministack()
+        with rig.start() as url, socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+            client.sendall(b"hello")
+            answered, _ = server.accept()
+            with answered:
+                assert answered.recv(5) == b"hello"
+        assert rig.kind == f"emulator at 127.0.0.2:{server.getsockname()[1]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -9,13 +10,14 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError
 from fake_aws import ACCOUNT, REGION, Aws, refusal, topic_arn, url
 
 from cloudevents_bridge import Broker, CloudEvent, PublishError, RetryPolicy, Topic, connect
 from cloudevents_bridge.driver import Done, Outbound
 from cloudevents_bridge.driver import Subscription as Place
 from cloudevents_bridge.driver import Topic as PlaceOf
-from cloudevents_bridge.errors import BridgeError, ErrorCode
+from cloudevents_bridge.errors import BridgeError, ErrorCode, NotFoundError
 from cloudevents_bridge_aws import connection as connections
 from cloudevents_bridge_aws.options import POLL, read
 from cloudevents_bridge_aws.subscriber import TOTAL
@@ -136,6 +138,17 @@ def test_account_is_asked_once_where_the_url_does_not_say_it(aws: Aws) -> None:
     assert aws.calls["GetCallerIdentity"] == 1
 
 
+def test_pool_is_never_what_limits_a_program_of_many_subscribers(aws: Aws) -> None:
+    """A pool that is full throws connections away, and each costs a handshake."""
+    connection = _driver(aws)
+    place = PlaceOf("orders")
+    subscribers = [connection.open_subscriber(Place(place, f"s{n}")) for n in range(100)]
+    with contextlib.suppress(ClientError):  # there is no such queue
+        subscribers[0].receive(1, 0)
+    [config] = aws.configs
+    assert config.max_pool_connections >= sum(each.traits.receives for each in subscribers)
+
+
 def test_pool_is_as_large_as_asked_and_holds_all_that_run_at_once(aws: Aws, opened: Opened) -> None:
     broker = opened(ORDERS)
     broker.topology.apply()
@@ -198,6 +211,24 @@ def test_what_a_fifo_queue_is_told(aws: Aws, opened: Opened) -> None:
     assert aws.asked[-1][1]["PublishBatchRequestEntries"][0]["MessageDeduplicationId"] in ids
 
 
+def test_letters_and_replays_have_ids_of_their_own(aws: Aws, opened: Opened) -> None:
+    """With the event's own, a second one within five minutes would be accepted, and never arrive."""
+    broker = opened(Topic("orders", ordered=True, subscriptions=["billing"]))
+    broker.topology.apply()
+    broker.publish("orders", CloudEvent(type="t", source="/s", id="1", partitionkey="a"))
+    for _ in range(2):
+        with broker.subscriber("orders", "billing") as subscriber:
+            [delivery] = subscriber.receive(1, wait=1)
+            delivery.dead_letter("why not")
+        letters = broker.dead_letters("orders", "billing")
+        for letter in letters.find():
+            letters.replay([letter])
+    sends = {"PublishBatch": "PublishBatchRequestEntries", "SendMessageBatch": "Entries"}
+    entries = [each for name, given in aws.asked if name in sends for each in given[sends[name]]]
+    assert {each["MessageGroupId"] for each in entries} == {"a"}
+    assert len({each["MessageDeduplicationId"] for each in entries}) == len(entries) == 5
+
+
 def test_delays_of_queues(aws: Aws, opened: Opened) -> None:
     broker = opened(Topic("orders", subscriptions=["orders"]), scheme="aws-sqs")
     broker.topology.apply()
@@ -231,6 +262,33 @@ def test_each_event_has_its_own_outcome(aws: Aws, opened: Opened, monkeypatch: p
     receipts = [getattr(each, "native_id", None) or getattr(each, "code", None) for each in caught.value.outcomes]
     assert receipts == ["m0", ErrorCode.INVALID_ARGUMENT, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL, "m4"]
     assert "may have been done" in str(caught.value.outcomes[3])
+
+
+@pytest.mark.parametrize(
+    ("verb", "operation"), [("ack", "delete_message_batch"), ("extend", "change_message_visibility_batch")]
+)
+def test_each_settling_has_its_own_outcome(
+    aws: Aws, opened: Opened, monkeypatch: pytest.MonkeyPatch, verb: Any, operation: str
+) -> None:
+    opened(ORDERS).topology.apply()
+    connection = _driver(aws)
+    connection.open_publisher(PlaceOf("orders")).send([Outbound(b"{}", {})] * 4, timeout=1)
+    subscriber = connection.open_subscriber(Place(PlaceOf("orders"), "billing"))
+    messages = subscriber.receive(10, 0).messages
+
+    def half(QueueUrl: str, Entries: Any) -> dict[str, Any]:
+        codes = {"1": ("ReceiptHandleIsInvalid", True), "2": ("InternalError", False)}
+        failed = [
+            {"Id": each["Id"], "Code": codes[each["Id"]][0], "SenderFault": codes[each["Id"]][1]}
+            for each in Entries
+            if each["Id"] in codes
+        ]
+        return {"Successful": [{"Id": each["Id"]} for each in Entries if each["Id"] == "0"], "Failed": failed}
+
+    monkeypatch.setattr(aws, operation, half)
+    found = subscriber.settle(verb, messages, seconds=30, timeout=1)
+    codes = [ErrorCode.LEASE_LOST, ErrorCode.UNAVAILABLE, ErrorCode.INTERNAL]
+    assert [getattr(each, "code", None) for each in found] == [None, *codes]
 
 
 @pytest.mark.parametrize("code", ["Throttling", "KMS.ThrottlingException", "InternalError"])
@@ -317,6 +375,26 @@ def test_boto3_repeats_nothing(status: int, code: str) -> None:
     ):
         broker.publish("orders", _events(1)[0])
     assert len(sent) == 1
+
+
+@pytest.mark.usefixtures("nobody")
+def test_session_that_is_given_is_used() -> None:
+    import boto3
+
+    session = boto3.Session("OTHERS", "secret")
+    sent: list[Any] = []
+
+    def answer(request: Any, **_: Any) -> Any:
+        sent.append(request)
+        return AWSResponse(request.url, 404, {}, _Raw(b"<E><Error><Code>NotFound</Code></Error></E>"))
+
+    session.events.register("before-send", answer)
+    with connect(f"aws://{REGION}?account={ACCOUNT}", session=session) as broker:
+        assert broker.native.session is session
+        with pytest.raises(NotFoundError):
+            broker.publish("orders", _events(1)[0])
+    [request] = sent
+    assert b"Credential=OTHERS/" in request.headers["Authorization"]
 
 
 @pytest.mark.usefixtures("somebody")

@@ -14,6 +14,7 @@ from fake_aws import Aws, queue_arn, refusal, topic_arn, url
 
 from cloudevents_bridge import Broker, Subscription, Topic
 from cloudevents_bridge.errors import BridgeError, ErrorCode, UnsupportedError
+from cloudevents_bridge_aws.errors import action_of
 
 Opened = Callable[..., Broker]
 ORDERS = Topic("orders", subscriptions=["billing"])
@@ -104,6 +105,25 @@ def test_subscription_that_is_gone_or_not_raw_is_mended(aws: Aws, opened: Opened
     assert [each.detail for each in broker.topology.plan()] == ["topic: not subscribed → orders"]
     broker.topology.apply()
     assert broker.topology.plan() == []
+
+
+def test_tags_are_made_shown_and_mended(aws: Aws, opened: Opened) -> None:
+    broker = opened(
+        Topic("orders", native={"tags": {"team": "shop"}}, subscriptions=["billing"]), tags={"stage": "test"}
+    )
+    broker.topology.apply()
+    assert aws.tags[topic_arn("orders")] == {"team": "shop", "stage": "test", "cloudevents-bridge": "orders"}
+    assert aws.tags[url("orders--billing")]["stage"] == "test"
+    aws.tags[topic_arn("orders")]["team"] = "other"
+    del aws.tags[url("orders--billing")]["stage"]
+    aws.tags[topic_arn("orders")]["of somebody else"] = "x"
+    assert sorted(each.detail for each in broker.topology.plan()) == [
+        "tags.stage: no value → test",
+        "tags.team: other → shop",
+    ]
+    broker.topology.apply()
+    assert broker.topology.plan() == []
+    assert aws.tags[topic_arn("orders")]["of somebody else"] == "x"
 
 
 def test_statements_of_others_stay_in_the_policy_of_a_queue(aws: Aws, opened: Opened) -> None:
@@ -309,5 +329,6 @@ def test_provisioner_may_do_all_that_the_topology_does(aws: Aws, opened: Opened,
     broker.topology.apply()
     broker.topology.delete()
     allowed = {action for actions, _ in _statements(broker, "provisioner").values() for action in actions}
+    assert allowed == {action_of(refusal("AccessDenied", action.partition(":")[2])) for action in allowed}
     allowed = {action.partition(":")[2] for action in allowed}
     assert set(aws.calls) - {"GetCallerIdentity"} <= allowed

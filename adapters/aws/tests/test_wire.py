@@ -57,6 +57,17 @@ def test_binary_that_does_not_fit_is_structured() -> None:
     assert "ce-ext0" in codec.encode(fits)[0]
 
 
+def test_binary_that_fits_has_room_for_what_is_added_later() -> None:
+    """Base64 and the reason of a dead letter make ten: with one more, SNS would drop all of them."""
+    event = _event(data=b"\x00", extensions={f"ext{n}": "x" for n in range(3)})
+    attributes, body = wire.WIRES["binary"].encode(event)
+    _, native = wire.pack(body, {**attributes, "ceb-dead-letter": "why"})
+    assert (len(native), wire.MORE in native) == (wire.MAX_ATTRIBUTES, False)
+    text, native = wire.pack(body, {**attributes, "ceb-dead-letter": "why", "another": "x"})
+    assert (len(native), wire.MORE in native) == (wire.MAX_ATTRIBUTES, True)
+    assert wire.unpack(text, native) == (body, {**attributes, "ceb-dead-letter": "why", "another": "x"})
+
+
 @given(st.binary(max_size=40), st.dictionaries(st.text(max_size=8), st.text(max_size=12), max_size=14))
 def test_anything_is_carried_and_taken_by_sqs(body: bytes, attributes: dict[str, str]) -> None:
     attributes = {name: value for name, value in attributes.items() if name not in (wire.BODY, wire.MORE)}

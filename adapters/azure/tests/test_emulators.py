@@ -11,8 +11,11 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from cloudevents_bridge import Broker, CloudEvent, Topic, connect
+from cloudevents_bridge_contract.azure import ADMINISTRATION_VARIABLE, HOST_VARIABLE, ServiceBusRig
 from cloudevents_bridge_contract.emulators.catalog import CLOUDS, CannotStartError
 from cloudevents_bridge_contract.emulators.servicebus import launcher
+from cloudevents_bridge_contract.eventgrid import EventGridTopicRig
+from cloudevents_bridge_contract.rig import NotRun, Rig
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,25 @@ def test_programs_of_the_sdk_are_led_to_service_bus(led: Mapping[str, str]) -> N
             sender.send_messages(ServiceBusMessage(b"{}"))
 
 
+def test_the_suite_goes_where_the_environment_says(led: Mapping[str, str]) -> None:
+    """To an emulator like Microsoft's, which is known by its connection string and has its administration apart."""
+    named = {
+        HOST_VARIABLE: led["AZURE_SERVICEBUS_CONNECTION_STRING"].partition("//")[2].partition(";")[0],
+        ADMINISTRATION_VARIABLE: led["AZURE_SERVICEBUS_URL"].rpartition("administration=")[2],
+    }
+    rig, topic = ServiceBusRig(named), _declared()
+    with rig.start() as url, connect(url, topics=[topic]) as broker:
+        rig.create(broker, topic)
+        _travels(broker, topic)
+        sent = CloudEvent(type="t", source="/s", data={"n": 1})
+        rig.native_send(url, topic, rig.native_form(sent))
+        with broker.subscriber(topic.name, "reader") as subscriber:
+            [delivery] = subscriber.receive(1, wait=20)
+            assert delivery.event.replace(time=None) == sent.replace(time=None)
+            delivery.ack()
+        rig.remove(broker, topic)
+
+
 def test_programs_are_led_to_event_grid(led: Mapping[str, str]) -> None:
     topic = _declared()
     for path in (f"topics/{topic.name}", f"topics/{topic.name}/reader"):
@@ -94,9 +116,28 @@ def test_custom_topics_deliver_to_its_queues(led: Mapping[str, str]) -> None:
         assert CloudEvent.from_json(b"".join(message.body)).id == sent.id
 
 
+def test_programs_are_led_to_custom_topics(led: Mapping[str, str]) -> None:
+    topic = _declared()
+    queue = f"{topic.name}--reader"
+    with connect(led["AZURE_EVENTGRID_TOPIC_URL"], topics=[topic]) as broker:
+        broker.native.administration.create_queue(queue)
+        destination = {"destination": {"endpointType": "ServiceBusQueue", "queue": queue}}
+        assert _admin(led, "PUT", f"custom/{topic.name}") == 200
+        assert _admin(led, "PUT", f"custom/{topic.name}/reader", destination) == 200
+        _travels(broker, topic)
+
+
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(CannotStartError) as caught, CLOUDS["azure"]():
+        pass
+    assert launcher.INSTALL in str(caught.value)
+
+
+@pytest.mark.parametrize("rig", [ServiceBusRig({}), EventGridTopicRig()], ids=lambda rig: rig.name)
+def test_cases_are_not_run_where_proton_is_missing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(NotRun, match="python-qpid-proton") as caught, rig.start():
         pass
     assert launcher.INSTALL in str(caught.value)
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any
 
 import pytest
 from azure.core import exceptions as core
 from azure.servicebus import exceptions
-from azure.servicebus._pyamqp.error import AMQPConnectionError, AMQPException, AMQPLinkError, MessageException
+from azure.servicebus._pyamqp.error import (
+    AMQPConnectionError,
+    AMQPException,
+    AMQPLinkError,
+    ErrorCondition,
+    MessageException,
+)
 from azure.servicebus._transport._pyamqp_transport import PyamqpTransport
 
 from cloudevents_bridge.driver import Fault
@@ -32,6 +39,10 @@ CONDITIONS = [
     ("com.microsoft:timeout", ErrorCode.DEADLINE_EXCEEDED, True, True),
     ("com.microsoft:something-new", ErrorCode.UNKNOWN, False, False),
 ]
+
+
+OF_THE_SDK = {f"amqp:{each}-error" for each in ("client", "socket", "unknown", "vendor")}
+"""Conditions that no peer says: the SDK's classes tell what they mean."""
 
 
 def _meaning(fault: Fault) -> tuple[ErrorCode, bool, bool]:
@@ -70,7 +81,20 @@ def test_classes(error: Exception, code: ErrorCode, retryable: bool, maybe: bool
     assert _meaning(errors.classify(error)) == (code, retryable, maybe)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 503, 504])
+def test_every_condition_and_every_class_of_the_sdk_is_in_the_tables() -> None:
+    conditions = {each.value.decode() for each in ErrorCondition}
+    assert len(conditions) > 25
+    assert conditions - errors._CONDITIONS.keys() == OF_THE_SDK
+    renewer = {"AutoLockRenewFailed", "AutoLockRenewTimeout"}  # of a helper of the SDK that is not used here
+    public = {
+        name
+        for name, each in vars(exceptions).items()
+        if inspect.isclass(each) and "ServiceBusError" in str(each.__mro__)
+    }
+    assert public - errors._CLASSES.keys() - renewer == {"ServiceBusError"}
+
+
+@pytest.mark.parametrize("status", sorted(errors._STATUSES))
 def test_statuses_of_the_administration(status: int) -> None:
     error = core.HttpResponseError("the service says why")
     error.status_code = status

@@ -16,13 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import pytest
 
 from cloudevents_bridge import Capability, CloudEvent, Topic
 from cloudevents_bridge_contract.emulators import localstack as localstack_
 from cloudevents_bridge_contract.emulators import ministack as ministack_
-from cloudevents_bridge_contract.emulators.process import Server
+from cloudevents_bridge_contract.emulators.process import HOST, Server
 from cloudevents_bridge_contract.emulators.proxy import Proxy
 from cloudevents_bridge_contract.emulators.venvs import NotInstalledError
 from cloudevents_bridge_contract.rig import NativeMessage, NotRun, Rig
@@ -93,7 +94,7 @@ class AwsRig(Rig):
     lease = 2.0  # LocalStack is up to a second late
     wakeup = 2.0
     patience = 15.0
-    delay_step = 1.0
+    delay_step = 2.0  # a second, and that again
     topic_native: Mapping[Capability, Mapping[str, Any]] = {Capability.DEDUPLICATION: {"deduplication": 300}}
     scheme = "aws"
 
@@ -112,9 +113,8 @@ class AwsRig(Rig):
             self.kind, self.quirks, self.duplicates = "live", {}, "count"
             yield url
             return
-        given = os.environ.get(ENDPOINT_VARIABLE)
-        port = running(self._make).port if given is None else int(given.rpartition(":")[2])
-        with pytest.MonkeyPatch.context() as patch, Proxy(port) as self._proxy:
+        host, port = self._server(os.environ.get(ENDPOINT_VARIABLE))
+        with pytest.MonkeyPatch.context() as patch, Proxy(port, host) as self._proxy:
             endpoint = f"http://127.0.0.1:{self._proxy.port}"
             for name, value in {
                 "AWS_ACCESS_KEY_ID": "test",
@@ -127,6 +127,15 @@ class AwsRig(Rig):
                 patch.setenv(name, value)
             patch.delenv("AWS_PROFILE", raising=False)
             yield f"{self.scheme}://{REGION}?account=000000000000&endpoint={endpoint}"
+
+    def _server(self, endpoint: str | None) -> tuple[str, int]:
+        if endpoint is None:
+            return HOST, running(self._make).port
+        where = urlsplit(endpoint)
+        if where.scheme != "http" or where.hostname is None:
+            raise NotRun(f"{ENDPOINT_VARIABLE} is {endpoint!r}: write http://HOST:PORT")
+        self.kind = f"emulator at {where.netloc}"
+        return where.hostname, where.port or 80
 
     def break_connections(self) -> None:
         self._behind("connections that can be cut").cut()
@@ -223,7 +232,7 @@ _R = TypeVar("_R", bound=AwsRig)
 
 def _exact(rig: _R) -> _R:
     """Leases end when they say: the shortest that there is will do."""
-    rig.lease = 1.0
+    rig.lease = rig.delay_step = 1.0
     return rig
 
 

@@ -1,8 +1,9 @@
 """The rig of Azure Service Bus.
 
-It uses, in this order: the real namespace whose host is in CEB_CONTRACT_SERVICEBUS, with the identity of
-azure.identity's default chain or AZURE_SERVICEBUS_CONNECTION_STRING; the project's own emulator. Where python-qpid-
-proton is not installed its cases are not run.
+It uses, in this order: the namespace whose host is in CEB_CONTRACT_SERVICEBUS, with the identity of azure.identity's
+default chain or AZURE_SERVICEBUS_CONNECTION_STRING; the project's own emulator. Microsoft's emulator is a namespace
+whose connection string says UseDevelopmentEmulator=true, and whose administration API, http://HOST:PORT, is in
+CEB_CONTRACT_SERVICEBUS_ADMINISTRATION. Where python-qpid-proton is not installed its cases are not run.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from cloudevents_bridge_contract.emulators.servicebus.launcher import KEY, KEY_N
 from cloudevents_bridge_contract.rig import NativeMessage, NotRun, Rig
 
 HOST_VARIABLE = "CEB_CONTRACT_SERVICEBUS"
+ADMINISTRATION_VARIABLE = "CEB_CONTRACT_SERVICEBUS_ADMINISTRATION"
 CONNECTION_VARIABLE = "AZURE_SERVICEBUS_CONNECTION_STRING"
 _LISTENER = "listener=c2VjcmV0"
 _NONE = Answer(503, {}, b"")  # of faults there are none: it counts
@@ -51,16 +53,20 @@ class ServiceBusRig(Rig):
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._host = environ.get(HOST_VARIABLE)
+        self._administration = environ.get(ADMINISTRATION_VARIABLE)
         self._proxy: Proxy | None = None
         self._counts: FaultyProxy | None = None
         if self._host:
             self.kind, self.lease, self.patience, self.wakeup = "live", 5.0, 60.0, 5.0
             self.duplicates = "count"
+            if self._administration:
+                self.kind = "emulator, not ours"
 
     @contextmanager
     def start(self) -> Iterator[str]:
         if self._host:
-            yield f"azure-servicebus://{self._host}"
+            administration = f"?administration={self._administration}" if self._administration else ""
+            yield f"azure-servicebus://{self._host}{administration}"
             return
         try:
             with (

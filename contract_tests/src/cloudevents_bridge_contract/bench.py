@@ -353,12 +353,26 @@ class Bench:
             assert self.rig.duplicates == "count", f"{delivery.event!r} was delivered twice"
             self.duplicates += 1
 
-    def letters(self, topic: Topic, count: int, index: int = 0, *, broker: Broker | None = None) -> list[DeadLetter]:
-        """The dead letters of the topic's n-th subscription, once there are so many."""
+    def letters(
+        self,
+        topic: Topic,
+        count: int,
+        index: int = 0,
+        *,
+        broker: Broker | None = None,
+        receiving: Subscriber | None = None,
+    ) -> list[DeadLetter]:
+        """The dead letters of the topic's n-th subscription, once there are so many.
+
+        Args:
+            receiving: a consumer through whose hands they have to go first.
+        """
         place = (broker or self.broker(topic)).dead_letters(topic.name, topic.subscriptions[index].name)
         found: list[DeadLetter] = []
 
         def enough() -> bool:
+            if receiving is not None:
+                self.nothing(receiving, 0.1, "it was to die")
             found[:] = place.find()
             return len(found) >= count
 

@@ -23,7 +23,7 @@ _C = ErrorCode
 _THROTTLED = _Meaning(_C.RESOURCE_EXHAUSTED, retryable=True)
 _INVALID = _Meaning(_C.INVALID_ARGUMENT)
 _DENIED = _Meaning(_C.PERMISSION_DENIED)
-_MISSING = _Meaning(_C.NOT_FOUND)
+_MISSING = _Meaning(_C.NOT_FOUND, text="there is none in the region and the account of the URL; ")
 _LARGE = _Meaning(_C.TOO_LARGE)
 _DOWN = _Meaning(_C.UNAVAILABLE, retryable=True, maybe_applied=True)
 _CLOCK = _Meaning(
@@ -31,9 +31,11 @@ _CLOCK = _Meaning(
 )
 _UNKNOWN_KEY = _Meaning(
     _C.UNAUTHENTICATED,
-    text="AWS does not know these credentials: look at `aws sts get-caller-identity` and the environment; ",
+    text="AWS does not know these credentials, or not in this region: look at `aws sts get-caller-identity`, the "
+    "environment and the region; ",
 )
 _EXPIRED = _Meaning(_C.UNAUTHENTICATED, text="the credentials have expired: log in again, or renew the session token; ")
+_NO_REGION = _Meaning(_C.PERMISSION_DENIED, text="the account is not subscribed to the service or region; ")
 _KEY_STATE = _Meaning(_C.FAILED_PRECONDITION, text="the KMS key cannot be used: enable it, or name another; ")
 
 _CODES: Mapping[str, _Meaning] = {
@@ -43,7 +45,8 @@ _CODES: Mapping[str, _Meaning] = {
     "AuthorizationError": _DENIED,
     "AuthorizationErrorException": _DENIED,
     "UnauthorizedOperation": _DENIED,
-    "OptInRequired": _Meaning(_C.PERMISSION_DENIED, text="the account is not subscribed to the service or region; "),
+    "OptInRequired": _NO_REGION,
+    "RegionDisabledException": _NO_REGION,
     "NotAuthorized": _DENIED,
     "IncompleteSignature": _UNKNOWN_KEY,
     "InvalidClientTokenId": _UNKNOWN_KEY,
@@ -68,6 +71,7 @@ _CODES: Mapping[str, _Meaning] = {
     "ServiceUnavailableException": _DOWN,
     "RequestTimeout": _DOWN,
     "RequestTimeoutException": _DOWN,
+    "RequestAbortedException": _DOWN,
     "Throttling": _THROTTLED,
     "ThrottlingException": _THROTTLED,
     "Throttled": _THROTTLED,
@@ -93,11 +97,13 @@ _CODES: Mapping[str, _Meaning] = {
     ),
     "InvalidHost": _INVALID,
     "MalformedQueryString": _INVALID,
+    "MalformedHttpRequestException": _INVALID,
     "MissingAction": _INVALID,
     "MissingParameter": _INVALID,
     "ValidationError": _INVALID,
     "ValidationException": _INVALID,
     "SerializationException": _INVALID,
+    "RequestEntityTooLargeException": _LARGE,
     # SNS
     "NotFound": _MISSING,
     "NotFoundException": _MISSING,
@@ -199,10 +205,15 @@ _CLASSES: Mapping[str, _Meaning] = {
     "SSOError": _Meaning(_C.UNAUTHENTICATED, text=_RENEW),
     "LoginError": _Meaning(_C.UNAUTHENTICATED, text=_RENEW),
     "RefreshWithMFAUnsupportedError": _Meaning(_C.UNAUTHENTICATED, text=_RENEW),
+    "MetadataRetrievalError": _Meaning(_C.UNAUTHENTICATED, text=_RENEW),
     "ProfileNotFound": _Meaning(
         _C.FAILED_PRECONDITION, text="AWS_PROFILE names a profile that ~/.aws/config does not have"
     ),
     "ConfigParseError": _Meaning(_C.FAILED_PRECONDITION, text="~/.aws/config cannot be read"),
+    "InvalidConfigError": _Meaning(
+        _C.FAILED_PRECONDITION, text="the profile in use is not complete: see ~/.aws/config"
+    ),
+    "MissingDependencyException": _Meaning(_C.FAILED_PRECONDITION, text="a package that the profile needs is missing"),
     "EndpointConnectionError": _Meaning(_C.UNAVAILABLE, retryable=True, text=_UNREACHED),
     "ConnectTimeoutError": _Meaning(_C.UNAVAILABLE, retryable=True, text=_UNREACHED),
     "ProxyConnectionError": _Meaning(
@@ -284,8 +295,8 @@ _SERVICES = {
         "ListTagsForResource TagResource",
         "sqs": "SendMessage SendMessageBatch ReceiveMessage DeleteMessage DeleteMessageBatch ChangeMessageVisibility "
         "ChangeMessageVisibilityBatch CreateQueue DeleteQueue GetQueueAttributes SetQueueAttributes ListQueueTags "
-        "TagQueue StartMessageMoveTask",
-        "sts": "GetCallerIdentity",
+        "ListQueues PurgeQueue TagQueue",
+        "sts": "GetCallerIdentity AssumeRole AssumeRoleWithWebIdentity",
     }.items()
     for name in names.split()
 }

@@ -30,7 +30,7 @@ SQS_BYTES = 1_048_576
 """Bytes of one send to a queue, at most. Services that have not followed SQS's change of 2025 take 262,144."""
 POLL = 20
 """Seconds that one receive waits, at most: SQS's own limit."""
-_POOL = 100
+_POOL = 400  # receives of 100 busy subscribers: a pool opens only what is used at once, and throws away what is beyond
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
 _ACCOUNT = re.compile(r"\d{12}")
 _PARTITIONS = {"cn": "aws-cn", "us-gov": "aws-us-gov", "us-iso": "aws-iso", "us-isob": "aws-iso-b"}

@@ -66,12 +66,15 @@ def _azure() -> Iterator[Environment]:
         raise CannotStartError(str(missing)) from missing
     with servicebus.started() as bus, eventgrid.started(f"--service-bus={bus.connection}") as grid:
         places = f"endpoint=amqp://{bus.server.address}&administration={bus.administration}"
+        queues = f"servicebus_endpoint=amqp://{bus.server.address}&servicebus_administration={bus.administration}"
         yield {
             "AZURE_SERVICEBUS_CONNECTION_STRING": bus.connection,
             "AZURE_SERVICEBUS_URL": f"azure-servicebus://emulator?{places}",
             "AZURE_EVENTGRID_KEY": eventgrid.KEY,
             "AZURE_EVENTGRID_ENDPOINT": grid.url,
             "AZURE_EVENTGRID_URL": f"azure-eventgrid://emulator?endpoint={grid.url}",
+            "AZURE_EVENTGRID_TOPIC_URL": f"azure-eventgrid-topic://emulator?endpoint={grid.url}"
+            f"&servicebus=emulator&{queues}",
         }
 
 

@@ -20,7 +20,11 @@ _PADDED, _PRIORITY, _END_HEADERS = 0x8, 0x20, 0x4
 
 
 class Proxy:
-    """One thread that carries bytes between clients and the server at `port`.
+    """One thread that carries bytes between clients and a server.
+
+    Args:
+        server: its port.
+        host: where it is.
 
     Attributes:
         port: where clients connect.
@@ -28,8 +32,8 @@ class Proxy:
         counts: whether `paths` is kept.
     """
 
-    def __init__(self, server: int) -> None:
-        self._server = server
+    def __init__(self, server: int, host: str = HOST) -> None:
+        self._server = host, server
         self._selector = selectors.DefaultSelector()
         self._listener = socket.create_server((HOST, 0))
         self._listener.setblocking(False)
@@ -106,7 +110,7 @@ class Proxy:
     def _accept(self, _events: int) -> None:
         client, _ = self._listener.accept()
         try:
-            server = socket.create_connection((HOST, self._server), timeout=5)
+            server = socket.create_connection(self._server, timeout=5)
         except OSError:
             client.close()
             return
