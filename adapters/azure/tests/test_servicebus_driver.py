@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -21,6 +21,8 @@ from cloudevents_bridge_azure.servicebus.options import read
 from cloudevents_bridge_azure.servicebus.watch import Watch
 from cloudevents_bridge_contract.azure import ServiceBusRig
 from cloudevents_bridge_contract.emulators.process import wait_until
+from cloudevents_bridge_contract.emulators.proxy import Proxy
+from cloudevents_bridge_contract.emulators.servicebus.launcher import started
 from cloudevents_bridge_contract.rig import NotRun
 
 WAIT = 15.0
@@ -238,6 +240,38 @@ def test_a_subscriber_that_waits_no_more_keeps_nothing_from_others(bus: Bus) -> 
         each.close()
 
 
+@pytest.mark.usefixtures("running")
+def test_what_is_on_its_way_when_a_receive_ends_comes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not later, when nobody looks any more, to be locked and lost to others until the lock ends."""
+    with ExitStack() as stack:
+        emulator = stack.enter_context(started())
+        line = stack.enter_context(Proxy(emulator.server.port))
+        places = f"administration={emulator.administration}&endpoint=amqp://127.0.0.1"
+        near, far = (
+            Connection(read(parse_url(f"azure-servicebus://bus?{places}:{port}"), {}, {}))
+            for port in (emulator.server.port, line.port)
+        )
+        of = Subscription(Topic("orders"), "billing", lease=60.0)
+        near.topology.apply(near.topology.diff([of.topic, of]))
+        publisher, subscriber = near.open_publisher(of.topic), far.open_subscriber(of)
+        assert not subscriber.receive(10, 0.0).messages
+        taken_back = sdk.take_back
+        held = stack.enter_context(ExitStack())
+
+        def take_back(receiver: Any) -> int:
+            held.enter_context(line.hold())
+            _ok(publisher.send([Outbound(b"late", {})], timeout=WAIT))
+            threading.Timer(0.3, held.close).start()
+            return taken_back(receiver)
+
+        monkeypatch.setattr(sdk, "take_back", take_back)
+        got = _bodies(subscriber.receive(10, 0.0).messages)
+        subscriber.close()
+        near.close()
+        far.close()
+    assert got == ["late"]
+
+
 def test_one_lost_lock_does_not_spoil_the_others(bus: Bus) -> None:
     of = bus.subscription()
     bus.send(of, "a", "b", "c")
@@ -382,17 +416,15 @@ def test_what_the_sdk_does_not_offer_is_there(bus: Bus) -> None:
     assert receiver._prefetch_count == 0
     (got,) = receiver.receive_messages(1, max_wait_time=WAIT)
     receiver._handler._link.flow(link_credit=5)
-    sdk.take_back(receiver)
-    assert receiver._handler._link.current_link_credit <= 0
-    assert receiver._handler._received_messages.empty()
+    assert sdk.take_back(receiver) == 2
+    assert receiver._handler._link.current_link_credit == 0
+    late = receiver.receive_messages(2, max_wait_time=0.001)
+    bus.send(of, "d")
+    assert sdk.take_back(receiver) == 0
     other = bus.connection.open_subscriber(of)
-    free: list[str] = []
-    while len(free) < 2:
-        more = other.receive(5, WAIT).messages
-        assert more
-        free += _bodies(more)
-    assert {each.attempt for each in more} == {1}
-    receiver.complete_message(got)
+    assert _bodies(other.receive(5, WAIT).messages) == ["d"]
+    for each in (got, *late):
+        receiver.complete_message(each)
     sdk.cut(receiver)
     with pytest.raises(Exception):  # noqa: B017 - whatever the SDK says of a connection that is cut
         receiver.receive_messages(1, max_wait_time=WAIT)

@@ -4,8 +4,9 @@ Those are in this file only, and tests fail where a version of the SDK does them
 
 - A connection that hangs is cut: the SDK has no bound for the opening of a connection, nor for an answer that it cannot
   read.
-- Credit is taken back: what a `receive_messages` asked for and did not get stays out with the SDK, and what is
-  delivered on it afterwards waits for a reader.
+- Credit is taken back, and the service's word for it waited for: what a `receive_messages` asked for and did not get
+  stays out with the SDK, and what is delivered on it afterwards waits for a reader. When the SDK itself takes it back,
+  to close, it waits for two moments of silence only: what is still on its way stays locked, and nobody has it.
 - What came is handed out when nothing more comes for a moment: the SDK waits a fifth of a second.
 - Opening goes from frame to frame: the SDK sleeps for a twentieth of a second after each, nine times.
 - Its socket is closed: the SDK leaves it open where a connection has failed on the way.
@@ -31,6 +32,9 @@ OPENING = 15.0
 """Seconds within which a link must be open."""
 PREFETCH = 100
 """Messages of a session that are fetched ahead: at least as many as one receive asks for, or the SDK reorders them."""
+DRAINING = 2.0
+"""Seconds within which the service says that credit is used up; later than that, its connection is a sick one."""
+_DELIVERY_COUNT, _LINK_CREDIT = 5, 6  # of a flow frame
 _TURNED_OFF = 1
 _CUT = "_ceb_cut"
 _PATIENCE = 0.5  # seconds after which the SDK looks at its own clock
@@ -175,8 +179,31 @@ def _tidied(handler: Any) -> Any:
     return handler
 
 
-def take_back(receiver: Any) -> None:
-    """Take back the credit that is out, and give back what came on it. Not for sessions."""
-    link = getattr(receiver._handler, "_link", None)
-    if link is not None and (link.current_link_credit > 0 or not receiver._handler._received_messages.empty()):
-        receiver._amqp_transport.drain_and_release_messages(receiver._handler)
+def take_back(receiver: Any) -> int:
+    """Take back the credit that is out. Not for sessions.
+
+    Returns:
+        How many messages came on it before: the receiver has them, for whoever asks for so many.
+    """
+    handler = receiver._handler
+    link = handler._link
+    if link.current_link_credit > 0:
+        _drain(handler, link)
+    came: int = handler._received_messages.qsize()
+    return came
+
+
+def _drain(handler: Any, link: Any) -> None:
+    """Have the service use the credit up, with messages or without (AMQP 1.0, part 2.6.7)."""
+
+    def used_up(frame: Any) -> None:
+        link.delivery_count, link.current_link_credit = frame[_DELIVERY_COUNT], frame[_LINK_CREDIT] or 0
+
+    link._incoming_flow = used_up
+    try:
+        link.flow(link_credit=link.current_link_credit, drain=True)
+        end = monotonic() + DRAINING
+        while link.current_link_credit > 0 and monotonic() < end:
+            handler._connection.listen(wait=TICK, batch=PREFETCH)
+    finally:
+        del link._incoming_flow

@@ -71,7 +71,10 @@ class Subscriber:
                     break
             if link.is_open:
                 with suppress(Exception), link.use(sdk.OPENING) as receiver:  # else what was found would be lost
-                    sdk.take_back(receiver)
+                    began = monotonic()
+                    if late := sdk.take_back(receiver):
+                        messages = receiver.receive_messages(late, max_wait_time=LOOK)
+                        found += [self._inbound(each, monotonic() - began) for each in messages]
             return Received(found)
 
     def settle(
