@@ -238,6 +238,43 @@ def test_a_subscriber_that_waits_no_more_keeps_nothing_from_others(bus: Bus) -> 
         each.close()
 
 
+def test_a_receive_brings_all_that_there_is_and_gives_none_of_it_back(bus: Bus) -> None:
+    of = bus.subscription()
+    bus.send(of, *[str(number) for number in range(150)])
+    subscriber = bus.connection.open_subscriber(of)
+    got = [subscriber.receive(100, WAIT).messages, subscriber.receive(100, WAIT).messages]
+    assert [len(each) for each in got] == [100, 50]
+    assert {each.attempt for some in got for each in some} == {1}
+    subscriber.close()
+
+
+def test_a_service_that_does_not_take_credit_back_costs_the_link_and_no_message(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = bus.subscription()
+    bus.send(of, "a")
+    subscriber = bus.connection.open_subscriber(of)
+    monkeypatch.setattr(sdk, "_hears_of_drained", lambda link: None)  # as if it said nothing
+    monkeypatch.setattr(sdk, "DRAINING", 0.1)
+    got = subscriber.receive(10, WAIT).messages
+    assert _bodies(got) == ["a"]
+    _ok(subscriber.settle("ack", got, timeout=WAIT))  # over another link
+    bus.send(of, "b")
+    assert _bodies(subscriber.receive(10, WAIT).messages) == ["b"]
+    subscriber.close()
+
+
+def test_a_batch_over_the_limit_of_the_link_is_too_large_and_not_sent(bus: Bus) -> None:
+    of = bus.subscription()
+    publisher = bus.connection.open_publisher(of.topic)
+    with pytest.raises(Exception) as caught:
+        publisher.send([Outbound(b"x" * 200_000, {})] * 2, timeout=WAIT)
+    assert bus.connection.classify(caught.value).code is ErrorCode.TOO_LARGE
+    _ok(publisher.send([Outbound(b"x", {})], timeout=WAIT))
+    assert _bodies(bus.connection.open_subscriber(of).receive(10, WAIT).messages) == ["x"]
+    publisher.close()
+
+
 def test_one_lost_lock_does_not_spoil_the_others(bus: Bus) -> None:
     of = bus.subscription()
     bus.send(of, "a", "b", "c")
@@ -382,17 +419,15 @@ def test_what_the_sdk_does_not_offer_is_there(bus: Bus) -> None:
     assert receiver._prefetch_count == 0
     (got,) = receiver.receive_messages(1, max_wait_time=WAIT)
     receiver._handler._link.flow(link_credit=5)
-    sdk.take_back(receiver)
-    assert receiver._handler._link.current_link_credit <= 0
-    assert receiver._handler._received_messages.empty()
+    drained = sdk.drained(receiver)
+    assert [b"".join(each.body) for each in drained] == [b"b", b"c"]
+    assert receiver._handler._link.current_link_credit == 0
+    assert sdk.drained(receiver) == []
     other = bus.connection.open_subscriber(of)
-    free: list[str] = []
-    while len(free) < 2:
-        more = other.receive(5, WAIT).messages
-        assert more
-        free += _bodies(more)
-    assert {each.attempt for each in more} == {1}
-    receiver.complete_message(got)
+    bus.send(of, "d")
+    assert _bodies(other.receive(5, WAIT).messages) == ["d"]
+    for each in (got, *drained):
+        receiver.complete_message(each)
     sdk.cut(receiver)
     with pytest.raises(Exception):  # noqa: B017 - whatever the SDK says of a connection that is cut
         receiver.receive_messages(1, max_wait_time=WAIT)
