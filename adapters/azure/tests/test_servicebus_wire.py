@@ -146,6 +146,16 @@ def test_the_reason_of_a_dead_letter_comes_back_verbatim(length: int) -> None:
     assert wire.decode(native, letter=True)[1] == {DEAD_LETTER: text or description}
 
 
+def test_a_reason_beyond_the_limits_of_service_bus_is_cut() -> None:
+    text = "".join(chr(0x4E00 + number) for number in range(10_000))
+    title, description = wire.reasons(text)
+    assert max(len(title), len(description)) == wire.MAX_REASON
+    properties: dict[str | bytes, Any] = {"DeadLetterReason": title, "DeadLetterErrorDescription": description}
+    told = wire.decode(Received(ServiceBusMessage(b"", application_properties=properties)), letter=True)[1][DEAD_LETTER]
+    assert text.startswith(told)
+    assert 8_000 < len(told) < 10_000
+
+
 def test_the_reason_of_service_bus_itself_is_told() -> None:
     properties: dict[str | bytes, Any] = {
         "DeadLetterReason": "TTLExpiredException",
