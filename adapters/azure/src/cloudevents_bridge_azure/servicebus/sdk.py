@@ -4,10 +4,11 @@ Those are in this file only, and tests fail where a version of the SDK does them
 
 - A connection that hangs is cut: the SDK has no bound for the opening of a connection, nor for an answer that it cannot
   read.
-- Credit is taken back, and the service's word for it waited for: what a `receive_messages` asked for and did not get
-  stays out with the SDK, and what is delivered on it afterwards waits for a reader. When the SDK itself takes it back,
-  to close, it waits for two moments of silence only: what is still on its way stays locked, and nobody has it.
-- What came is handed out when nothing more comes for a moment: the SDK waits a fifth of a second.
+- Credit is taken back, and what comes on it meanwhile is handed out: what a `receive_messages` asked for and did not
+  get stays out with the SDK, and what is delivered on it afterwards waits for a reader.
+- A batch takes messages that are encoded: the SDK encodes each twice.
+- What came is handed out when nothing more comes for a moment: the SDK waits a fifth of a second, and reads frame by
+  frame.
 - Opening goes from frame to frame: the SDK sleeps for a twentieth of a second after each, nine times.
 - Its socket is closed: the SDK leaves it open where a connection has failed on the way.
 - A receiver without prefetch has a thread that reads its connection every five seconds, beside whoever uses it. Made
@@ -19,10 +20,12 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+from cloudevents_bridge_azure.servicebus import encoding
 from cloudevents_bridge_azure.servicebus.names import Entity
 from cloudevents_bridge_azure.servicebus.options import Options
 
@@ -33,9 +36,10 @@ OPENING = 15.0
 PREFETCH = 100
 """Messages of a session that are fetched ahead: at least as many as one receive asks for, or the SDK reorders them."""
 DRAINING = 2.0
-"""Seconds within which the service says that credit is used up; later than that, its connection is a sick one."""
-_DELIVERY_COUNT, _LINK_CREDIT = 5, 6  # of a flow frame
+"""Seconds within which the service must say that credit was taken back."""
 _TURNED_OFF = 1
+_DATA = 5  # of a message's sections
+_FLOW_DELIVERY_COUNT, _FLOW_CREDIT, _FLOW_DRAIN = 5, 6, 8  # of a flow's fields
 _CUT = "_ceb_cut"
 _PATIENCE = 0.5  # seconds after which the SDK looks at its own clock
 # What the SDK's own AMQP logs of a connection that ends is raised too, and told once.
@@ -126,7 +130,8 @@ def open_(handler: Any) -> None:
     handler.__enter__()
     if getattr(handler, "_prefetch_count", 0) == _TURNED_OFF:
         handler._prefetch_count = 0
-        handler._further_pull_receive_timeout = TICK / 4
+        handler._further_pull_receive_timeout = 0.0  # `drained` has the others, many at once
+        _hears_of_drained(handler._handler._link)
 
 
 def cut(handler: Any) -> None:
@@ -179,31 +184,53 @@ def _tidied(handler: Any) -> Any:
     return handler
 
 
-def take_back(receiver: Any) -> int:
-    """Take back the credit that is out. Not for sessions.
+def batch(sender: Any, first: Any, others: Iterable[bytes]) -> Any:
+    """A batch of a message, and of others that are encoded.
 
-    Returns:
-        How many messages came on it before: the receiver has them, for whoever asks for so many.
+    Raises:
+        MessageSizeExceededError: if they are more than the service takes in one.
     """
+    from azure.servicebus.exceptions import MessageSizeExceededError
+
+    made = sender.create_message_batch()
+    made.add_message(first)
+    size = made.size_in_bytes
+    for each in others:
+        size += len(each) + encoding.entry(len(each))
+        made._message[_DATA].append(each)
+    if size > made.max_size_in_bytes:
+        raise MessageSizeExceededError(message=f"the batch has {size} bytes, and the limit is {made.max_size_in_bytes}")
+    return made
+
+
+def drained(receiver: Any) -> list[Any]:
+    """The messages that follow at once on the credit that is out, which is then taken back. Not for sessions.
+
+    Raises:
+        OperationTimeoutError: if the service does not say that it was.
+    """
+    from azure.servicebus.exceptions import OperationTimeoutError
+
     handler = receiver._handler
     link = handler._link
     if link.current_link_credit > 0:
-        _drain(handler, link)
-    came: int = handler._received_messages.qsize()
-    return came
-
-
-def _drain(handler: Any, link: Any) -> None:
-    """Have the service use the credit up, with messages or without (AMQP 1.0, part 2.6.7)."""
-
-    def used_up(frame: Any) -> None:
-        link.delivery_count, link.current_link_credit = frame[_DELIVERY_COUNT], frame[_LINK_CREDIT] or 0
-
-    link._incoming_flow = used_up
-    try:
+        handler._connection.listen(batch=link.current_link_credit)  # until nothing comes for a tick
+    if link.current_link_credit > 0:
         link.flow(link_credit=link.current_link_credit, drain=True)
-        end = monotonic() + DRAINING
-        while link.current_link_credit > 0 and monotonic() < end:
-            handler._connection.listen(wait=TICK, batch=PREFETCH)
-    finally:
-        del link._incoming_flow
+        until = monotonic() + DRAINING
+        while link.current_link_credit > 0:
+            if monotonic() > until:
+                raise OperationTimeoutError(message=f"credit was not taken back within {DRAINING:g} s")
+            handler._connection.listen(batch=link.current_link_credit)
+    came = handler._received_messages.qsize()
+    return receiver.receive_messages(came) if came else []
+
+
+def _hears_of_drained(link: Any) -> None:
+    """The service says that it has no more for the credit it had, which the SDK passes over."""
+
+    def told(frame: Any) -> None:
+        if frame[_FLOW_DRAIN]:
+            link.delivery_count, link.current_link_credit = frame[_FLOW_DELIVERY_COUNT], frame[_FLOW_CREDIT] or 0
+
+    link._incoming_flow = told

@@ -65,8 +65,7 @@ class Session:
             found: list[Inbound] = []
             for each in messages:
                 body, attributes = wire.decode(each, letter=False)
-                attempt = (each.delivery_count or 0) + 1
-                found.append(Inbound(body, attributes, self, lease, attempt, key, self.stream, each))
+                found.append(Inbound(body, attributes, self, lease, wire.attempt(each), key, self.stream, each))
             self.out.update(id(each.native) for each in found)
             return found
 
