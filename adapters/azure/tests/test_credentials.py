@@ -122,7 +122,12 @@ def test_without_a_key_event_grid_asks_the_default_credential(urls: Urls, monkey
 
 def test_without_a_key_service_bus_asks_the_default_credential_and_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Identity] = []
-    monkeypatch.setattr("azure.identity.DefaultAzureCredential", lambda: made.append(Identity()) or made[-1])
+
+    def make() -> Identity:
+        made.append(Identity())
+        return made[-1]
+
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", make)
     client = sdk.Client(options.read(parse_url("azure-servicebus://shop.servicebus.windows.net"), {}, {}))
     assert made == []
     assert client.credential is client.credential is made[0]

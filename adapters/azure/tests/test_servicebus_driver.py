@@ -390,6 +390,18 @@ def test_what_is_given_back_of_a_session_comes_before_what_was_fetched_ahead(bus
     subscriber.close()
 
 
+def test_what_was_fetched_ahead_of_a_session_is_handed_out_at_once(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = bus.subscription(ordered=True)
+    bus.send(of, *"abc", key="k")
+    subscriber = bus.connection.open_subscriber(of)
+    _ok(subscriber.settle("ack", subscriber.receive(1, WAIT).messages, timeout=WAIT))
+    monkeypatch.setattr(sessions, "LOOK", 3 * WAIT)
+    began = time.monotonic()
+    assert _bodies(subscriber.receive(100, WAIT).messages) == ["b", "c"]
+    assert time.monotonic() - began < WAIT
+    subscriber.close()
+
+
 def test_the_next_of_a_key_waits_for_those_that_are_out_and_other_keys_do_not(bus: Bus) -> None:
     of = bus.subscription(ordered=True)
     bus.send(of, "a1", "a2", key="a")
@@ -453,6 +465,7 @@ def test_what_the_sdk_does_not_offer_is_there(bus: Bus) -> None:
     assert receiver._handler._keep_alive_thread is None
     assert receiver._prefetch_count == 0
     (got,) = receiver.receive_messages(1, max_wait_time=WAIT)
+    assert receiver._further_pull_receive_timeout == 0.0
     receiver._handler._link.flow(link_credit=5)
     drained = sdk.drained(receiver)
     assert [b"".join(each.body) for each in drained] == [b"b", b"c"]

@@ -128,10 +128,11 @@ def open_(handler: Any) -> None:
         ServiceBusError: what the service said.
     """
     handler.__enter__()
-    if getattr(handler, "_prefetch_count", 0) == _TURNED_OFF:
-        handler._prefetch_count = 0
-        handler._further_pull_receive_timeout = 0.0  # `drained` has the others, many at once
-        _hears_of_drained(handler._handler._link)
+    if hasattr(handler, "_prefetch_count"):
+        handler._further_pull_receive_timeout = 0.0  # `drained` and `fetched` have the others, many at once
+        if handler._prefetch_count == _TURNED_OFF:
+            handler._prefetch_count = 0
+            _hears_of_drained(handler._handler._link)
 
 
 def cut(handler: Any) -> None:
@@ -203,6 +204,17 @@ def batch(sender: Any, first: Any, others: Iterable[bytes]) -> Any:
     return made
 
 
+def fetched(receiver: Any, most: int, wait: float) -> list[Any]:
+    """Messages of a session: what was fetched ahead, else what comes within `wait` seconds and what follows at once."""
+    handler = receiver._handler
+    found: list[Any] = []
+    if handler._received_messages.empty():
+        found += receiver.receive_messages(most, max_wait_time=wait)
+        if 0 < len(found) < most:
+            handler._connection.listen(batch=most - len(found))
+    return found + _read(receiver, min(handler._received_messages.qsize(), most - len(found)))
+
+
 def drained(receiver: Any) -> list[Any]:
     """The messages that follow at once on the credit that is out, which is then taken back. Not for sessions.
 
@@ -222,8 +234,12 @@ def drained(receiver: Any) -> list[Any]:
             if monotonic() > until:
                 raise OperationTimeoutError(message=f"credit was not taken back within {DRAINING:g} s")
             handler._connection.listen(batch=link.current_link_credit)
-    came = handler._received_messages.qsize()
-    return receiver.receive_messages(came) if came else []
+    return _read(receiver, handler._received_messages.qsize())
+
+
+def _read(receiver: Any, count: int) -> list[Any]:
+    """Messages that wait for a reader: for more than there are it would wait."""
+    return receiver.receive_messages(count) if count else []
 
 
 def _hears_of_drained(link: Any) -> None:
