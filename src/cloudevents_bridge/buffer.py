@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from weakref import WeakSet
 
 from cloudevents_bridge import clock
+from cloudevents_bridge.conditions import Condition
 from cloudevents_bridge.core.outbox import Resolved
 from cloudevents_bridge.errors import (
     BridgeError,
@@ -58,8 +59,8 @@ class Buffer:
         self._max = max_buffered
         self._block = on_full == "block"
         self._broker = outlet.session.broker
-        self._lock = threading.RLock()  # entered itself: Ctrl-C on the way into a Condition leaves it locked
-        self._changed = threading.Condition(self._lock)
+        self._changed = Condition()
+        self._lock = self._changed.lock
         self._incoming: deque[Item] = deque()
         self._since = 0.0  # when the oldest of the incoming came
         self._hurry = 0  # flushes that wait: do not linger

@@ -268,17 +268,24 @@ class Change(Struct, frozen=True):
 
 
 class TopologyDriver(Protocol):
-    """The only thing that creates. Any thread, one call at a time."""
+    """The only thing that creates. Any thread, one call at a time.
+
+    One that cannot compare everything says so in an attribute `unseen`, a sentence for people.
+    """
 
     def diff(self, wanted: Sequence[Topic | Subscription]) -> Sequence[Change]:
-        """What `apply` would change; nothing is written."""
+        """What `apply` would change; nothing is written. Where the broker shows only a part, the part; where it shows
+        nothing, `UnsupportedError`.
+        """
 
     def apply(self, changes: Sequence[Change]) -> None:
-        """Make it so: idempotent, safe beside another process, returns when usable."""
+        """Make it so: idempotent, safe beside another process, returns when usable. Called with `Capability.TOPOLOGY`
+        only.
+        """
 
     def delete(self, place: Topic | Subscription | DeadLetters) -> None:
         """Remove the place and all that is in it: a topic with its subscriptions, a subscription with its dead-letter
-        place. Silent when absent.
+        place. Silent when absent. Called with `Capability.TOPOLOGY` only.
         """
 
     def export(self, format: str, wanted: Sequence[Topic | Subscription]) -> str:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from cloudevents_bridge import clock
+from cloudevents_bridge.conditions import Condition
 from cloudevents_bridge.delivery import Delivery, log
 from cloudevents_bridge.errors import BridgeError, ErrorCode, make_error
 from cloudevents_bridge.inlet import Inlet
@@ -56,8 +57,8 @@ class Fetcher:
         # Of a key one is out at a time, and whoever settles by hand has no lanes for those behind it.
         several = not (inlet.of.topic.ordered and inlet.traits.key_batches)
         self._most = inlet.traits.batch_count if several else 1
-        self._lock = threading.RLock()  # entered itself: Ctrl-C on the way into a Condition leaves it locked
-        self._changed = threading.Condition(self._lock)
+        self._changed = Condition()
+        self._lock = self._changed.lock
         self._ready: deque[Delivery] = deque()
         self._wanted = 0
         self._until = 0.0

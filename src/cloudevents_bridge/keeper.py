@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from cloudevents_bridge import clock
+from cloudevents_bridge.conditions import Condition
 from cloudevents_bridge.core.leases import Held, Leases
 from cloudevents_bridge.delivery import Delivery, log
 from cloudevents_bridge.driver import Capability
@@ -25,8 +26,8 @@ class Keeper:
     def __init__(self, inlet: Inlet) -> None:
         self._inlet = inlet
         self._leases = Leases()
-        self._lock = threading.RLock()  # entered itself: Ctrl-C on the way into a Condition leaves it locked
-        self._changed = threading.Condition(self._lock)
+        self._changed = Condition()
+        self._lock = self._changed.lock
         self._thread: threading.Thread | None = None
         self._closing = False
         self._extends = Capability.EXTEND in inlet.session.connection.capabilities

@@ -7,6 +7,7 @@ from typing import Literal
 
 from cloudevents_bridge import driver
 from cloudevents_bridge.driver import Capability
+from cloudevents_bridge.errors import UnsupportedError
 from cloudevents_bridge.faults import place_name, wrapped
 from cloudevents_bridge.session import Opener, Place, Session, places
 from cloudevents_bridge.topics import Change, Topic
@@ -18,17 +19,20 @@ class Topology:
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
 
+    @property
+    def unseen(self) -> str:
+        """What `plan` cannot compare on this broker, as a sentence; empty: it compares everything."""
+        return str(getattr(self._opener.get().connection.topology, "unseen", ""))
+
     def plan(self, *topics: Topic) -> list[Change]:
-        """What `apply` would do; an empty list: nothing differs.
+        """What `apply` would do; an empty list: nothing differs, of what can be seen (see `unseen`).
 
         Raises:
-            UnsupportedError: if the broker has no `Capability.TOPOLOGY`.
+            UnsupportedError: if the broker shows nothing of its topology.
             BridgeError: what the broker said.
         """
-        session = self._open()
-        wanted = self._wanted(topics)
-        changes = session.call("compare the topology", lambda _: session.connection.topology.diff(wanted))
-        return [_shown(change) for change in changes]
+        session = self._opener.get()
+        return [_shown(change) for change in _differences(session, self._wanted(topics))]
 
     def apply(self, *topics: Topic) -> list[Change]:
         """Create what is missing and change what differs. Applying twice changes nothing.
@@ -39,9 +43,14 @@ class Topology:
         Raises:
             BridgeError: FAILED_PRECONDITION if something exists that cannot be changed to what is declared; then
                 nothing was done.
+            UnsupportedError: if something differs, and the broker has no `Capability.TOPOLOGY`. Its note has
+                the commands that would do it.
         """
-        session = self._open()
+        session = self._opener.get()
         wanted = self._wanted(topics)
+        if Capability.TOPOLOGY not in session.connection.capabilities:
+            _leave_to_others(session, wanted)
+            return []
         changes = session.call("apply the topology", lambda _: session.apply(wanted))
         return [_shown(change) for change in changes]
 
@@ -50,8 +59,12 @@ class Topology:
 
         Returns:
             The topics that existed and were deleted.
+
+        Raises:
+            UnsupportedError: if the broker has no `Capability.TOPOLOGY`.
         """
-        session = self._open()
+        session = self._opener.get()
+        session.require(Capability.TOPOLOGY, "delete topics and subscriptions with the broker's own tools")
         done: list[Change] = []
         for place in self._wanted(topics):
             if isinstance(place, driver.Topic) and _exists(session, place):
@@ -79,14 +92,38 @@ class Topology:
         with wrapped(session.connection, f"write the policy of a {role}", session.broker):
             return session.connection.topology.policy(role, self._wanted(topics))
 
-    def _open(self) -> Session:
-        session = self._opener.get()
-        session.require(Capability.TOPOLOGY, "create topics and subscriptions with the broker's own tools")
-        return session
-
     def _wanted(self, topics: Sequence[Topic]) -> list[Place]:
         self._opener.get().check(topics)  # what is declared was checked when connecting
         return places(topics or self._opener.config.declared.topics.values())
+
+
+def _differences(session: Session, wanted: Sequence[Place]) -> Sequence[driver.Change]:
+    return session.call("compare the topology", lambda _: session.connection.topology.diff(wanted))
+
+
+def _leave_to_others(session: Session, wanted: Sequence[Place]) -> None:
+    """Raise `UnsupportedError`, with what to run in a note, if anything differs."""
+    differing = {place_name(_owner(change)) for change in _differences(session, wanted)}
+    if not differing:
+        return
+    chosen = [place for place in wanted if place_name(place) in differing]
+    try:
+        commands = session.connection.topology.export("commands", chosen).rstrip()
+        instead = "run the commands below, or deploy what `ceb topology export` writes in another form"
+    except UnsupportedError:
+        commands, instead = "", "make them with the broker's own tools"
+    error = UnsupportedError(
+        f"{session.broker} does not have the capability {Capability.TOPOLOGY.value!r}, and nothing was done about "
+        f"{', '.join(sorted(differing))}: {instead}",
+        broker=session.broker,
+    )
+    if commands:
+        error.add_note(commands)
+    raise error
+
+
+def _owner(change: driver.Change) -> Place:
+    return change.place.of if isinstance(change.place, driver.DeadLetters) else change.place
 
 
 def _exists(session: Session, place: Place) -> bool:

@@ -21,6 +21,7 @@ from cloudevents_bridge.errors import (
     ErrorCode,
     PermissionDeniedError,
 )
+from cloudevents_bridge.faults import place_name
 
 TOPICS = [Topic("orders", subscriptions=["billing", "shipping"]), Topic("returns")]
 
@@ -201,13 +202,36 @@ def test_export_and_policy(opened: Any) -> None:
 def test_a_broker_without_topology_says_so(opened: Any, scripted: Scripted) -> None:
     scripted.capabilities -= {Capability.TOPOLOGY}
     broker = opened(topics=TOPICS)
-    for call in (broker.topology.plan, broker.topology.apply, broker.topology.delete):
-        with pytest.raises(UnsupportedError, match="'topology'"):
+    for call in (broker.topology.apply, broker.topology.delete):
+        with pytest.raises(UnsupportedError, match="'topology'") as caught:
             call()
+        assert not hasattr(caught.value, "__notes__")
+    assert not scripted.calls["apply"]
     assert broker.topology.policy("consumer", Topic("others")) == "consumer: topic others", "this makes nothing"
     broker.publish("orders", event())
     with pytest.raises(UnsupportedError, match="'topology'"):
         opened(create_missing=True).publish("orders", event())
+
+
+def test_a_broker_whose_topology_others_make_says_what_to_run(
+    opened: Any, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(self: object, format: str, wanted: Sequence[driver.Topic | driver.Subscription]) -> str:
+        return "".join(f"{format}: {place_name(place)}\n" for place in wanted)
+
+    monkeypatch.setattr("scripted.ScriptedTopology.export", export)
+    monkeypatch.setattr("scripted.ScriptedTopology.unseen", "Settings cannot be seen.", raising=False)
+    scripted.capabilities -= {Capability.TOPOLOGY}
+    scripted.exists = {"topic orders", "subscription orders/billing"}
+    topology = opened(topics=TOPICS).topology
+    assert topology.unseen == "Settings cannot be seen."
+    assert [change.name for change in topology.plan()] == ["orders/shipping", "returns"]
+    with pytest.raises(UnsupportedError, match="about subscription orders/shipping, topic returns: run the") as caught:
+        topology.apply()
+    assert caught.value.__notes__ == ["commands: subscription orders/shipping\ncommands: topic returns"]
+    scripted.exists |= {"subscription orders/shipping", "topic returns"}
+    assert topology.apply() == []
+    assert not scripted.calls["apply"]
 
 
 # -- creating what is missing

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from cloudevents_bridge_contract.emulators.eventgrid.launcher import Running, started
+
+sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

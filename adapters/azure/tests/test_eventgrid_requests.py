@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +20,12 @@ import cloudevents_bridge as ceb
 from cloudevents_bridge import driver
 from cloudevents_bridge.config.urls import parse_url
 from cloudevents_bridge.driver import Done, Fault, Outbound
-from cloudevents_bridge.errors import ErrorCode, PermissionDeniedError
+from cloudevents_bridge.errors import ErrorCode, PermissionDeniedError, UnsupportedError
+from cloudevents_bridge.faults import place_name
 from cloudevents_bridge_azure.eventgrid import options
 from cloudevents_bridge_azure.eventgrid.client import Client
 from cloudevents_bridge_azure.eventgrid.connection import Connection
+from cloudevents_bridge_azure.eventgrid.letters import OLD
 from cloudevents_bridge_contract.emulators.eventgrid.launcher import KEY, Running, started
 
 ORDERS = driver.Topic("orders")
@@ -235,3 +242,115 @@ def test_we_read_what_the_sdk_writes(connection: Connection) -> None:
     received = connection.open_subscriber(BILLING).receive(10, 0.2).messages
     events = [connection.wire.decode(each.attributes, each.body) for each in received]
     assert [(each.subject, each.data) for each in events] == [("a", b"\x00\xff"), (None, [1])]
+
+
+# -- what there is
+
+
+def _missing(connection: Connection, *wanted: driver.Topic | driver.Subscription) -> list[tuple[str, str]]:
+    changes = connection.topology.diff(wanted)
+    assert all(change.have is None and not change.setting for change in changes)
+    return [(place_name(change.place), change.want) for change in changes]
+
+
+def test_what_is_there_is_seen_without_taking_anything(grid: Running, connection: Connection) -> None:
+    _publish(connection, ORDERS, _event())
+    assert _missing(connection, ORDERS, BILLING) == []
+    new = driver.Subscription(ORDERS, "audit")
+    assert _missing(connection, ORDERS, new) == [
+        ("subscription orders/audit", "orders/audit"),
+        ("dead letters of orders/audit", "orders--audit--dlq/dlq"),
+    ]
+    others = driver.Topic("returns")
+    assert _missing(connection, others) == [("topic returns", "returns")]
+    grid.make_topic("returns")
+    assert _missing(connection, others) == []
+    [found] = connection.open_subscriber(BILLING).receive(10, 0.2).messages
+    assert found.attempt == 1, "looking has spent an attempt"
+    grid.admin("DELETE", "topics/returns")
+
+
+def test_looking_asks_for_the_roles_of_publishers_and_consumers(grid: Running, connection: Connection) -> None:
+    for operation, wanted, role in (
+        ("acknowledge", [BILLING], "EventGrid Data Receiver"),
+        ("publish", [ORDERS], "EventGrid Data Sender"),
+    ):
+        grid.fail(operation, 403, "Forbidden")
+        fault = _refused(connection, partial(connection.topology.diff, wanted))
+        assert (fault.code, role in fault.message) == (ErrorCode.PERMISSION_DENIED, True)
+        for status, code in ((410, ErrorCode.NOT_FOUND), (503, ErrorCode.UNAVAILABLE)):
+            grid.fail(operation, status, "Other")
+            if code is ErrorCode.NOT_FOUND:
+                assert connection.topology.diff(wanted)
+            else:
+                assert _refused(connection, partial(connection.topology.diff, wanted)).code is code
+
+
+def test_apply_says_what_to_run_for_what_is_missing(
+    grid: Running, monkeypatch: pytest.MonkeyPatch, connection: Connection
+) -> None:
+    monkeypatch.setenv("AZURE_EVENTGRID_KEY", KEY)
+    orders = ceb.Topic("orders", subscriptions=["billing", "audit"])
+    with ceb.connect(f"azure-eventgrid://emulator?endpoint={grid.url}", topics=[orders]) as broker:
+        assert "not how it is set" in broker.topology.unseen
+        assert [(each.action, each.kind, each.name) for each in broker.topology.plan()] == [
+            ("create", "subscription", "orders/audit"),
+            ("create", "dead letters", "orders/audit"),
+        ]
+        with pytest.raises(UnsupportedError, match="about subscription orders/audit: run the commands below") as caught:
+            broker.topology.apply()
+        [note] = caught.value.__notes__
+        assert [line.partition(" --event")[0].rpartition(" --name ")[2] for line in note.splitlines()[1:]] == [
+            "orders",
+            "orders--audit--dlq",
+            "audit",
+            "dlq",
+        ]
+        for topic, name in (("orders", "audit"), ("orders--audit--dlq", "dlq")):
+            grid.make_topic(topic)
+            grid.make_subscription(topic, name)
+        assert broker.topology.apply() == []
+    grid.admin("DELETE", "topics/orders/audit")
+    grid.admin("DELETE", "topics/orders--audit--dlq")
+
+
+def test_letters_that_are_renewed_together_fill_requests(grid: Running, connection: Connection) -> None:
+    letters = driver.DeadLetters(BILLING)
+    publisher, subscriber = connection.open_publisher(letters), connection.open_subscriber(letters)
+    for number in range(5):  # of three hundred thousand bytes, of which three go into a request
+        publisher.send([Outbound(_event(id=str(number), data="x" * 300_000), STRUCTURED)], timeout=10)
+    for _ in range(OLD):
+        received = subscriber.receive(10, 0.2).messages
+        before = grid.requests()
+        assert subscriber.settle("release", received, timeout=10) == [Done()] * 5
+    assert grid.requests()["publish"] == before["publish"] + 2
+    again = subscriber.receive(10, 0.2).messages
+    assert sorted(json.loads(each.body)["id"] for each in again) == list("01234")
+    assert {each.attempt for each in again} == {1}
+    assert subscriber.settle("ack", again, timeout=10) == [Done()] * 5
+
+
+def test_the_command_line_says_what_can_be_seen(grid: Running, connection: Connection, tmp_path: Path) -> None:
+    (tmp_path / "bridge.toml").write_text('[topics.orders]\nsubscriptions = ["billing", "audit"]\n')
+
+    def ceb(*words: str) -> tuple[int, list[str], list[str]]:
+        url = f"azure-eventgrid://emulator?endpoint={grid.url}&wait=0.2"
+        command = [sys.executable, "-m", "cloudevents_bridge", "--url", url, *words]
+        env = {**os.environ, "AZURE_EVENTGRID_KEY": KEY}
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+
+    code, out, err = ceb("topology", "plan")
+    assert (code, out[0], len(out), len(err)) == (1, "create subscription orders/audit", 2, 1)
+    assert "not how it is set" in err[0]
+    code, out, err = ceb("topology", "apply")
+    assert (code, out) == (2, [])
+    assert [line.partition(" --")[0] for line in err[2:]] == 2 * ["az eventgrid namespace topic create"] + 2 * [
+        "az eventgrid namespace topic event-subscription create"
+    ]
+    code, out, err = ceb("check", "orders/billing")
+    assert (code, err) == (0, [])
+    assert out[-1].startswith("not checked azure-eventgrid: the rest of the topology  Event Grid says")
+    code, out, err = ceb("check", "orders/audit")
+    assert code == 1
+    assert any(line.endswith("`ceb topology apply` says what creates it") for line in out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,10 @@ from cloudevents_bridge_azure.eventgrid.custom import options
 from cloudevents_bridge_azure.eventgrid.custom.connection import Connection
 from cloudevents_bridge_azure.eventgrid.custom.names import endpoint, queue
 from cloudevents_bridge_azure.eventgrid.custom.subscriber import QueueSubscriber
+from cloudevents_bridge_azure.eventgrid.errors import RequestError
 from cloudevents_bridge_contract.emulators.eventgrid.launcher import KEY, Running, started
+from cloudevents_bridge_contract.eventgrid import EventGridTopicRig
+from cloudevents_bridge_contract.rig import NotRun
 
 URL = "azure-eventgrid-topic://westeurope-1.eventgrid.azure.net?servicebus=acme.servicebus.windows.net"
 ORDERS = Topic("orders")
@@ -71,6 +75,12 @@ def test_places() -> None:
     for wrong, said in (
         (Subscription(ORDERS, "billing", lease=301), "301 seconds"),
         (Subscription(ORDERS, "billing", native={"topic": "x"}), "native setting 'topic'"),
+        (Subscription(ORDERS, "billing", native={"filter": ["subject"]}), "the filter of the ARM resource"),
+        (
+            Subscription(ORDERS, "billing", native={"filter": {"advancedFilters": [{}]}}),
+            "the filter of the ARM resource",
+        ),
+        (Subscription(ORDERS, "billing", native={"dead_letter_container": "blobs"}), "STORAGE-ACCOUNT/CONTAINER"),
     ):
         with pytest.raises(ConfigurationError, match=said):
             connection.open_subscriber(wrong)
@@ -82,30 +92,119 @@ def test_places() -> None:
     connection.close()
 
 
-def test_topology_is_written_and_not_made() -> None:
-    orders = ceb.Topic(
-        "orders", subscriptions=[ceb.Subscription("billing", lease=90, native={"filter": ["subject", 1]})]
-    )
+FILTER = {
+    "includedEventTypes": ["it's"],
+    "subjectBeginsWith": "eu/",
+    "isSubjectCaseSensitive": True,
+    "advancedFilters": [
+        {"operatorType": "NumberInRange", "key": "data.n", "values": [[1, 2], [5, 7.5]]},
+        {"operatorType": "BoolEquals", "key": "data.paid", "value": True},
+        {"operatorType": "IsNotNull", "key": "subject"},
+    ],
+}
+
+
+def test_topology_is_written() -> None:
+    native = {"filter": FILTER, "dead_letter_container": "acmestore/undelivered"}
+    orders = ceb.Topic("orders", subscriptions=[ceb.Subscription("billing", lease=90, native=native), "audit"])
     with ceb.connect(URL, topics=[orders]) as broker:
-        topic, made_queue, feed = broker.topology.export("commands").splitlines()[1:]
-        with pytest.raises(UnsupportedError, match="bicep"):
-            broker.topology.export("bicep")
-        with pytest.raises(UnsupportedError, match="topology"):
-            broker.topology.apply()
+        topic, queue, container, feed, *others = broker.topology.export("commands").splitlines()[1:]
+        with pytest.raises(UnsupportedError, match="use 'bicep' or 'commands'"):
+            broker.topology.export("terraform")
         roles = {
-            role: [line.split('"')[3] for line in broker.topology.policy(role).splitlines()[1:]]
+            role: list(dict.fromkeys(line.split('"')[3] for line in broker.topology.policy(role).splitlines()[1:]))
             for role in ("publisher", "consumer", "operator", "provisioner")
         }
     assert topic.endswith("--name orders --location westeurope --input-schema cloudeventschemav1_0")
-    assert "--namespace-name acme --name orders--billing --lock-duration PT90S --max-delivery-count 17" in made_queue
+    assert queue.endswith(
+        "--namespace-name acme --name orders--billing --lock-duration PT90S --max-delivery-count 17 "
+        "--default-message-time-to-live PT1209600S --enable-dead-lettering-on-message-expiration true"
+    )
+    assert container.endswith("--storage-account acmestore --name undelivered")
     assert "--endpoint-type servicebusqueue" in feed
-    assert feed.endswith(""" --advanced-filter '["subject", 1]'""")
+    assert """--deadletter-endpoint "$(az storage account show --resource-group "$GROUP" --name acmestore """ in feed
+    filters = feed.partition(" --included-event-types ")[2]
+    assert filters == (
+        """'it'"'"'s' --subject-begins-with eu/ --subject-case-sensitive true """
+        "--advanced-filter data.n NumberInRange 1,2 5,7.5 --advanced-filter data.paid BoolEquals true "
+        "--advanced-filter subject IsNotNull"
+    )
+    assert len(others) == 2
+    assert "deadletter" not in "".join(others)
     assert roles == {
         "publisher": ["EventGrid Data Sender"],
         "consumer": ["Azure Service Bus Data Receiver"],
         "operator": ["Azure Service Bus Data Receiver", "Azure Service Bus Data Sender"],
-        "provisioner": ["EventGrid Contributor", "Azure Service Bus Data Owner"],
+        "provisioner": [
+            "EventGrid Contributor",
+            "EventGrid Data Sender",
+            "Azure Service Bus Data Owner",
+            "Storage Account Contributor",
+        ],
     }
+
+
+def test_nothing_is_made() -> None:
+    connection = Connection(_read())
+    with pytest.raises(UnsupportedError, match="topology export bicep"):
+        connection.topology.apply([])
+    with pytest.raises(UnsupportedError, match="topology export bicep"):
+        connection.topology.delete(ORDERS)
+    connection.close()
+
+
+# -- what there is
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[EventGridTopicRig, str]]:
+    rig = EventGridTopicRig()
+    try:
+        with rig.start() as url:
+            yield rig, url
+    except NotRun as reason:
+        pytest.skip(f"not run ({reason})")
+
+
+def test_what_is_missing_is_said_with_what_makes_it(running: tuple[EventGridTopicRig, str]) -> None:
+    rig, url = running
+    orders = ceb.Topic("orders", subscriptions=[ceb.Subscription("billing", lease=90)])
+    with ceb.connect(url, topics=[orders]) as broker:
+        assert [(each.action, each.kind, each.detail) for each in broker.topology.plan()] == [
+            ("create", "topic", "orders"),
+            ("create", "subscription", "orders--billing"),
+        ]
+        with pytest.raises(UnsupportedError, match="about subscription orders/billing, topic orders: run") as caught:
+            broker.topology.apply()
+        assert caught.value.__notes__ == [broker.topology.export("commands").rstrip()]
+        rig.create(broker, orders)
+        assert broker.topology.plan() == broker.topology.apply() == []
+        assert "no event subscriptions" in broker.topology.unseen
+        changed = ceb.Topic("orders", subscriptions=[ceb.Subscription("billing", lease=60), "audit"])
+        assert [(each.action, each.name, each.detail) for each in broker.topology.plan(changed)] == [
+            ("update", "orders/billing", "lease: 90 s → 60 s"),
+            ("create", "orders/audit", "orders--audit"),
+        ]
+        with broker.subscriber("orders", "billing") as subscriber:
+            assert subscriber.receive(wait=0) == [], "looking has published something"
+        rig.remove(broker, orders)
+
+
+def test_a_topic_whose_host_is_unknown_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = server.getsockname()[1]
+    topic = Topic("orders", native={"endpoint": f"http://127.0.0.1:{closed}/api/events"})
+    connection = Connection(_read(environ={"AZURE_EVENTGRID_KEY": "eA=="}))
+    with pytest.raises(RequestError) as caught:
+        connection.topology.diff([topic])
+    assert connection.classify(caught.value).code is ErrorCode.UNAVAILABLE
+
+    def unknown(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert [change.want for change in connection.topology.diff([topic])] == ["orders"]
+    connection.close()
 
 
 # -- what comes out of a queue

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
-from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
-from azure.servicebus.amqp import AmqpMessageBodyType
+from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch, ServiceBusReceivedMessage
+from azure.servicebus.amqp import AmqpMessageBodyType, AmqpMessageProperties
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +18,7 @@ from cloudevents_bridge.driver import DEAD_LETTER, Outbound
 from cloudevents_bridge.errors import InvalidArgumentError
 from cloudevents_bridge_azure.servicebus import wire
 
+NOW = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 EVENT = CloudEvent(
     type="com.example.order.created",
     source="/shop",
@@ -30,14 +33,15 @@ EVENT = CloudEvent(
 class Received:
     """As the SDK gives it: keys and values are bytes."""
 
-    body_type = AmqpMessageBodyType.DATA
-
     def __init__(self, message: ServiceBusMessage, **changes: Any) -> None:
         properties = message.application_properties or {}
-        self.application_properties = {_bytes(name): _bytes(value) for name, value in properties.items()}
-        self.content_type = message.content_type
-        self.body = iter([b"".join(message.body)])
-        self.__dict__.update(changes)
+        self.raw_amqp_message = SimpleNamespace(
+            application_properties={_bytes(name): _bytes(value) for name, value in properties.items()},
+            properties=AmqpMessageProperties(content_type=message.content_type),
+            body_type=AmqpMessageBodyType.DATA,
+            body=iter([b"".join(message.body)]),
+        )
+        self.raw_amqp_message.__dict__.update(changes)
 
 
 def _bytes(value: Any) -> Any:
@@ -46,9 +50,8 @@ def _bytes(value: Any) -> Any:
 
 def _native(mode: str = "binary", **fields: Any) -> ServiceBusMessage:
     attributes, body = wire.WIRES[mode].encode(EVENT)
-    return wire.encode(
-        Outbound(body, attributes, **fields), wire.session_of(fields["key"]) if "key" in fields else None
-    )
+    session = wire.session_of(fields["key"]) if "key" in fields else None
+    return wire.native(Outbound(body, attributes, **fields), session, now=NOW)
 
 
 def test_binary_golden() -> None:
@@ -125,12 +128,12 @@ def test_ids_deduplicate() -> None:
 
 
 def test_delay_and_expiry() -> None:
-    now = datetime(2024, 1, 1, tzinfo=UTC)
-    message = wire.encode(Outbound(b"", {}, delay=90, ttl=60.5), now=now)
-    assert message.scheduled_enqueue_time_utc == now + timedelta(seconds=90)
+    message = wire.native(Outbound(b"", {}, delay=90, ttl=60.5), now=NOW)
+    assert message.scheduled_enqueue_time_utc == datetime(2024, 1, 1, 0, 1, 30, tzinfo=UTC)
     assert message.time_to_live == timedelta(seconds=60.5)
-    assert wire.encode(Outbound(b"", {}, ttl=0.0)).time_to_live == timedelta(milliseconds=1)
-    assert wire.encode(Outbound(b"", {}, ttl=60 * 86_400.0)).time_to_live is None  # more than AMQP can say
+    assert wire.native(Outbound(b"", {}, ttl=0.0), now=NOW).time_to_live == timedelta(milliseconds=1)
+    more_than_amqp_can_say = Outbound(b"", {}, ttl=60 * 86_400.0)
+    assert wire.native(more_than_amqp_can_say, now=NOW).time_to_live is None
 
 
 @pytest.mark.parametrize("length", [0, 10, 4096, 4097, 8000])
@@ -141,6 +144,16 @@ def test_the_reason_of_a_dead_letter_comes_back_verbatim(length: int) -> None:
     properties: dict[str | bytes, Any] = {"DeadLetterReason": title, "DeadLetterErrorDescription": description}
     native = Received(ServiceBusMessage(b"", application_properties=properties))
     assert wire.decode(native, letter=True)[1] == {DEAD_LETTER: text or description}
+
+
+def test_a_reason_beyond_the_limits_of_service_bus_is_cut() -> None:
+    text = "".join(chr(0x4E00 + number) for number in range(10_000))
+    title, description = wire.reasons(text)
+    assert max(len(title), len(description)) == wire.MAX_REASON
+    properties: dict[str | bytes, Any] = {"DeadLetterReason": title, "DeadLetterErrorDescription": description}
+    told = wire.decode(Received(ServiceBusMessage(b"", application_properties=properties)), letter=True)[1][DEAD_LETTER]
+    assert text.startswith(told)
+    assert 8_000 < len(told) < 10_000
 
 
 def test_the_reason_of_service_bus_itself_is_told() -> None:
@@ -175,7 +188,7 @@ def texts() -> st.SearchStrategy[str]:
     ttl=st.none() | st.sampled_from([0.001, 0.255, 0.256, 60.0, 1e9]),
     delay=st.sampled_from([0.0, 30.0]),
 )
-def test_size_is_what_the_sdk_counts_in_a_batch(
+def test_it_is_encoded_as_the_sdk_does_and_the_size_is_right(
     length: int,
     attributes: dict[str, str],
     content_type: str | None,
@@ -186,24 +199,45 @@ def test_size_is_what_the_sdk_counts_in_a_batch(
 ) -> None:
     if content_type is not None:
         attributes = {**attributes, wire.CONTENT_TYPE: content_type}
-    message = Outbound(b"x" * length, attributes, None, dedup, delay, ttl)
-    batch = ServiceBusMessageBatch(1 << 24)
-    total = batch.size_in_bytes
-    for _ in range(2):
-        batch.add_message(wire.encode(message, session))
-        total += wire.size(message, session)
-    assert batch.size_in_bytes == total
+    message = Outbound(b"x" * length, attributes, None, dedup or "id", delay, ttl)
+    with patch("azure.servicebus._transport._pyamqp_transport.time.mktime", lambda _: NOW):
+        _held_against_the_sdk(message, session)
 
 
 @pytest.mark.parametrize("length", range(245, 260))
-def test_size_is_right_where_amqp_changes_to_longer_forms(length: int) -> None:
+def test_it_is_right_where_amqp_changes_to_longer_forms(length: int) -> None:
     """Of a body, of the map of properties, and of the list that the ids are in."""
     for message in (
         Outbound(b"x" * length, {}, None, "d"),
         Outbound(b"", {"n": "x" * length}, None, "d"),
         Outbound(b"", {wire.CONTENT_TYPE: "x" * (length - 50)}, None, "d"),
     ):
-        batch = ServiceBusMessageBatch(1 << 20)
-        empty = batch.size_in_bytes
-        batch.add_message(wire.encode(message, "session"))
-        assert batch.size_in_bytes - empty == wire.size(message, "session")
+        _held_against_the_sdk(message, "session")
+
+
+def test_it_is_right_where_amqp_changes_to_longer_counts() -> None:
+    _held_against_the_sdk(Outbound(b"", {f"{number}": "" for number in range(130)}, None, "d"), None)
+
+
+def _held_against_the_sdk(message: Outbound, session: str | None) -> None:
+    batch = ServiceBusMessageBatch(1 << 24)
+    empty = batch.size_in_bytes
+    for _ in range(2):
+        batch.add_message(wire.native(message, session, now=NOW))
+    assert batch.size_in_bytes == empty + 2 * wire.size(message, session)
+    id_, encoded = wire.encode(message, session, now=NOW)
+    assert id_ == wire.native(message, session, now=NOW).message_id
+    assert encoded == bytes(batch._message[5][0])
+
+
+def test_what_is_encoded_is_read_by_the_sdk() -> None:
+    attributes, body = wire.WIRES["binary"].encode(EVENT)
+    _, encoded = wire.encode(Outbound(body, attributes, None, "d", 90.0, 60.0), "customer-7", now=NOW)
+    read = ServiceBusReceivedMessage.from_bytes(encoded)
+    body, attributes = wire.decode(read, letter=False)
+    assert wire.WIRES["binary"].decode(attributes, body) == EVENT
+    assert (read.message_id, read.session_id) == ("d", "customer-7")
+    assert read.time_to_live == timedelta(seconds=60)
+    assert read.scheduled_enqueue_time_utc == datetime(2024, 1, 1, 0, 1, 30, tzinfo=UTC)
+    assert read.raw_amqp_message.properties is not None
+    assert read.raw_amqp_message.properties.absolute_expiry_time == (NOW + 60) * 1000

@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -15,6 +14,7 @@ import pytest
 from pubsub_running import Refusal, Running
 
 from cloudevents_bridge import Broker, CloudEvent, PublishError, RetryPolicy, Subscription, Topic
+from cloudevents_bridge_contract import storm
 from cloudevents_bridge_contract.emulators.process import wait_until
 from cloudevents_bridge_contract.emulators.proxy import Proxy
 from cloudevents_bridge_gcp import rpc
@@ -26,24 +26,6 @@ PATIENT = RetryPolicy(attempts=None, initial=0.05, maximum=0.5)
 
 def event(id: str, key: str | None = None) -> CloudEvent:
     return CloudEvent(type="com.example.test", source="/test", id=id, data="x" * 100, partitionkey=key)
-
-
-@contextmanager
-def _repeatedly(disturb: Callable[[], None], pause: float) -> Iterator[None]:
-    ended = threading.Event()
-
-    def run() -> None:
-        disturb()
-        while not ended.wait(pause):
-            disturb()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _hold(proxy: Proxy) -> None:
@@ -79,15 +61,15 @@ def test_nothing_is_lost_or_told_falsely(
     handled: set[str] = set()
     worker = broker.worker().add(name, "billing", lambda event: handled.add(event.id), concurrency=4)
     accepted, refused, unknown = set[str](), set[str](), set[str]()
-    storm: Any = {
-        "reset": lambda: _repeatedly(emulator.proxy.cut, 0.1),
-        "delay": lambda: _repeatedly(lambda: _hold(emulator.proxy), 0.2),
-        "unavailable": lambda: _repeatedly(lambda: None, 1.0),
+    storms: Any = {
+        "reset": lambda: storm.repeatedly(emulator.proxy.cut, 0.1),
+        "delay": lambda: storm.repeatedly(lambda: _hold(emulator.proxy), 0.2),
+        "unavailable": lambda: storm.repeatedly(lambda: None, 1.0),
     }
     if fault == "unavailable":
         _every_third_unavailable(monkeypatch, rpc.PUBLISH, rpc.ACK)
     with worker:
-        with storm[fault]():
+        with storms[fault]():
             until = time.monotonic() + 2  # and forty rounds at least
             for round in itertools.takewhile(lambda n: n < 40 or time.monotonic() < until, itertools.count()):
                 sent = [event(f"{round}-{n}") for n in range(10)]

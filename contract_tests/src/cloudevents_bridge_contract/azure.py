@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from cloudevents_bridge import Capability, CloudEvent, Topic
-from cloudevents_bridge_contract.emulators.faults import Answer, FaultyProxy
+from cloudevents_bridge_contract.emulators.faults import NONE, FaultyProxy
 from cloudevents_bridge_contract.emulators.proxy import Proxy
 from cloudevents_bridge_contract.emulators.servicebus.launcher import KEY, KEY_NAME, Missing, started
 from cloudevents_bridge_contract.rig import NativeMessage, NotRun, Rig
@@ -27,7 +27,6 @@ HOST_VARIABLE = "CEB_CONTRACT_SERVICEBUS"
 ADMINISTRATION_VARIABLE = "CEB_CONTRACT_SERVICEBUS_ADMINISTRATION"
 CONNECTION_VARIABLE = "AZURE_SERVICEBUS_CONNECTION_STRING"
 _LISTENER = "listener=c2VjcmV0"
-_NONE = Answer(503, {}, b"")  # of faults there are none: it counts
 
 
 class ServiceBusRig(Rig):
@@ -72,7 +71,7 @@ class ServiceBusRig(Rig):
             with (
                 started(keys=[f"{_LISTENER}=Listen"]) as running,
                 Proxy(running.server.port) as self._proxy,
-                FaultyProxy(int(running.administration.rpartition(":")[2]), chance=0, throttled=_NONE) as self._counts,
+                FaultyProxy(int(running.administration.rpartition(":")[2]), chance=0, throttled=NONE) as self._counts,
             ):
                 yield (
                     f"azure-servicebus://ceb-contract?endpoint=amqp://127.0.0.1:{self._proxy.port}"

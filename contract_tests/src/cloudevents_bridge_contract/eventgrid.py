@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,7 @@ import pytest
 from cloudevents_bridge import Broker, CloudEvent, Topic
 from cloudevents_bridge_contract.bench import native_place
 from cloudevents_bridge_contract.emulators.eventgrid.launcher import KEY, Running, started
+from cloudevents_bridge_contract.emulators.faults import NONE, FaultyProxy
 from cloudevents_bridge_contract.emulators.proxy import Proxy
 from cloudevents_bridge_contract.emulators.servicebus import launcher as servicebus
 from cloudevents_bridge_contract.existing import Pool
@@ -178,8 +180,9 @@ class EventGridTopicRig(Rig):
 
     def __init__(self) -> None:
         self._grid: Running | None = None
+        self._bus: servicebus.Running | None = None
         self._proxies: list[Proxy] = []
-        self._bus = ""
+        self._counts: FaultyProxy | None = None
 
     @contextmanager
     def start(self) -> Iterator[str]:
@@ -188,16 +191,17 @@ class EventGridTopicRig(Rig):
                 bus = stack.enter_context(servicebus.started())
             except servicebus.Missing as missing:
                 raise NotRun(str(missing)) from None
-            self._grid = stack.enter_context(started(f"--service-bus={bus.connection}", "--time-scale=0.02"))
-            stack.callback(setattr, self, "_grid", None)
-            grid_port = int(self._grid.url.rpartition(":")[2])
-            self._proxies = [stack.enter_context(Proxy(port)) for port in (grid_port, bus.server.port)]
-            stack.callback(self._proxies.clear)
+            grid = stack.enter_context(started(f"--service-bus={bus.connection}", "--time-scale=0.02"))
+            ports = (int(grid.url.rpartition(":")[2]), bus.server.port)
+            self._grid, self._bus = grid, bus
+            self._proxies = [stack.enter_context(Proxy(port)) for port in ports]
+            counts = FaultyProxy(int(bus.administration.rpartition(":")[2]), chance=0, throttled=NONE)
+            self._counts = stack.enter_context(counts)
             stack.enter_context(pytest.MonkeyPatch.context()).setenv(KEY_VARIABLE, KEY)
-            grid, queues = (f"127.0.0.1:{proxy.port}" for proxy in self._proxies)
+            topics, queues = (f"127.0.0.1:{proxy.port}" for proxy in self._proxies)
             yield (
-                f"azure-eventgrid-topic://emulator?endpoint=http://{grid}&servicebus=ceb-contract"
-                f"&servicebus_endpoint=amqp://{queues}&servicebus_administration={bus.administration}"
+                f"azure-eventgrid-topic://emulator?endpoint=http://{topics}&servicebus=ceb-contract"
+                f"&servicebus_endpoint=amqp://{queues}&servicebus_administration=http://127.0.0.1:{counts.port}"
             )
 
     def create(self, broker: Broker, topic: Topic) -> None:
@@ -229,6 +233,53 @@ class EventGridTopicRig(Rig):
     def stuck(self) -> Iterator[None]:
         with self._proxies[0].hold():
             yield
+
+    def control_plane_calls(self, url: str) -> int:
+        """Those of the queues' namespace; what is asked of topics is publishing, or counts as well."""
+        assert self._grid is not None
+        assert self._counts is not None
+        requests = self._grid.requests()
+        assert requests["send"], "the emulator has not seen the requests"
+        others = sum(count for operation, count in requests.items() if operation != "send")
+        return others + sum(self._counts.done.values())
+
+    def native_send(self, url: str, topic: Topic, message: NativeMessage) -> None:
+        from azure.core import PipelineClient
+        from azure.core.credentials import AzureKeyCredential
+        from azure.core.pipeline.policies import AzureKeyCredentialPolicy
+        from azure.core.rest import HttpRequest
+
+        assert self._grid is not None
+        access = AzureKeyCredentialPolicy(AzureKeyCredential(KEY), "aeg-sas-key")
+        request = HttpRequest(
+            "POST",
+            self._grid.custom_url(topic.name),
+            params={"api-version": "2018-01-01"},
+            headers={"Content-Type": message.attributes["content-type"]},
+            content=message.body,
+        )
+        with PipelineClient[Any, Any](self._grid.url, policies=[access]) as client:
+            client.send_request(request).raise_for_status()  # `EventGridPublisherClient` would write the data anew
+
+    def native_receive(self, url: str, topic: Topic) -> NativeMessage:
+        from azure.servicebus import ServiceBusClient
+
+        from cloudevents_bridge_azure.eventgrid.custom.names import queue_name
+
+        assert self._bus is not None
+        queue = queue_name(native_place(topic, 0))
+        deadline = time.monotonic() + self.patience
+        with (
+            ServiceBusClient.from_connection_string(self._bus.connection) as client,
+            client.get_queue_receiver(queue) as receiver,
+        ):
+            while time.monotonic() < deadline:
+                for received in receiver.receive_messages(1, max_wait_time=5):
+                    receiver.complete_message(received)
+                    return NativeMessage(
+                        b"".join(received.body), {"content-type": received.content_type.partition(";")[0]}
+                    )
+        raise AssertionError(f"no message came to the queue {queue}")
 
     def native_form(self, event: CloudEvent) -> NativeMessage:
         return EventGridRig.native_form(self, event)  # type: ignore[arg-type]

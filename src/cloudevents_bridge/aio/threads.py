@@ -10,6 +10,7 @@ from typing import Protocol
 from weakref import WeakSet
 
 from cloudevents_bridge import clock
+from cloudevents_bridge.conditions import Condition
 
 Job = Callable[[], None]
 IDLE = 5.0
@@ -90,8 +91,8 @@ class Pool:
         return bool(self._jobs)
 
     def _start_anew(self) -> None:
-        self._lock = threading.RLock()  # entered itself: Ctrl-C on the way into a Condition leaves it locked
-        self._changed = threading.Condition(self._lock)
+        self._changed = Condition()
+        self._lock = self._changed.lock
         self._jobs: deque[Job] = deque()
         self._running: list[Job] = []
         self._threads = self._idle = 0

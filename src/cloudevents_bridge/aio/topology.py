@@ -17,6 +17,11 @@ class AsyncTopology:
         self._shell = shell
         self._topology = topology
 
+    @property
+    def unseen(self) -> str:
+        """`Topology.unseen`: what `plan` cannot compare on this broker."""
+        return self._topology.unseen
+
     async def plan(self, *topics: Topic) -> list[Change]:
         """`Topology.plan`: what `apply` would do; an empty list: nothing differs."""
         return await self._shell.run(self._shell.calls, partial(self._topology.plan, *topics))

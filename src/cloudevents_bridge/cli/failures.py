@@ -1,4 +1,4 @@
-"""From an error to one line on stderr and an exit code."""
+"""From an error to one line on stderr, with its notes below, and an exit code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from cloudevents_bridge.cli.shell import complain
+from cloudevents_bridge.cli.shell import complain, visible
 from cloudevents_bridge.errors import BridgeError, DecodeError, ErrorCode, PublishError, SettleError
 
 FAILED, USAGE, NOT_FOUND, DENIED, UNAVAILABLE, INTERRUPTED = 1, 2, 3, 4, 5, 130
@@ -60,4 +60,6 @@ def report(error: BaseException, *, debug: bool) -> int:
         complain(describe(error))
     else:
         complain(f"error: {describe(error)}", fg="red")
+        for note in getattr(error, "__notes__", ()):
+            click.echo("\n".join(map(visible, note.splitlines())), err=True)
     return code

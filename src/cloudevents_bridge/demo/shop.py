@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
 from zlib import crc32
 
-from cloudevents_bridge import Broker, CloudEvent, Delivery, RetryPolicy, Router, Subscription, Topic, connect
+from cloudevents_bridge import (
+    Broker,
+    Capability,
+    CloudEvent,
+    Delivery,
+    RetryPolicy,
+    Router,
+    Subscription,
+    Topic,
+    connect,
+)
 from cloudevents_bridge.demo.orders import Order, Refused
 
 CREATED = "com.example.order.created"
@@ -26,8 +37,14 @@ ORDERS = Topic(
 
 
 def open_broker(url: str) -> Broker:
-    """The shop's broker, whatever `bridge.toml` the working directory has."""
-    return connect(url, topics=[ORDERS], config=Path(__file__).with_name("bridge.toml"))
+    """The shop's broker, whatever `bridge.toml` the working directory has.
+
+    The orders of a customer come in order where the broker has that: none of the programs needs it.
+    """
+    config = Path(__file__).with_name("bridge.toml")
+    with connect(url, config=config) as broker:
+        ordered = Capability.ORDERING in broker.capabilities
+    return connect(url, topics=[replace(ORDERS, ordered=ordered)], config=config)
 
 
 def publish(broker: Broker, orders: Iterable[Order | Refused]) -> tuple[int, list[Refused]]:

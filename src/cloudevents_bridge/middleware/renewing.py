@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 from cloudevents_bridge import clock
+from cloudevents_bridge.conditions import Condition
 
 log = logging.getLogger("cloudevents_bridge")
 R = TypeVar("R", bound=Hashable)
@@ -33,8 +34,8 @@ class Renewer(Generic[R]):
 
     def start_anew(self) -> None:
         """Forget what runs: in the child of a fork it is the parent's."""
-        self._lock = threading.RLock()  # entered itself: Ctrl-C on the way into a Condition leaves it locked
-        self._changed = threading.Condition(self._lock)
+        self._changed = Condition()
+        self._lock = self._changed.lock
         self._due: dict[R, float] = {}
         self._thread: threading.Thread | None = None
         self._wake_at = 0.0

@@ -28,6 +28,10 @@ class Answer(NamedTuple):
     body: bytes
 
 
+NONE = Answer(503, {}, b"")
+"""For a proxy that throttles nothing: it only counts."""
+
+
 class FaultyProxy:
     """Stands between clients and the server at `port`.
 

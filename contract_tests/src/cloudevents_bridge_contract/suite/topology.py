@@ -18,7 +18,7 @@ def _may_create(bench: Bench) -> None:
     """The cases of this group make topics themselves."""
     if bench.rig.existing is not None:
         raise NotRun("nothing may be created here")
-    bench.requires(Capability.TOPOLOGY, lambda: bench.broker(bench.declare()).topology.plan())
+    bench.requires(Capability.TOPOLOGY, lambda: bench.broker(bench.declare()).topology.apply())
 
 
 class TopologyCases:

@@ -122,6 +122,7 @@ def _wanted(settings: Settings, addresses: tuple[Address, ...]) -> list[Topic]:
 def _existence(name: str, broker: Broker, topics: list[Topic], *, required: bool) -> Iterator[Finding]:
     from cloudevents_bridge.errors import BridgeError, ErrorCode
 
+    creates = "creates it" if "topology" in broker.capabilities else "says what creates it"
     for topic in topics:
         try:
             changes = broker.topology.plan(topic)
@@ -136,7 +137,9 @@ def _existence(name: str, broker: Broker, topics: list[Topic], *, required: bool
             if change is None:
                 yield Finding(name, f"{kind} {place}", "ok", "")
             elif change.action == "create":
-                detail = "does not exist: declare it in bridge.toml, and `ceb topology apply` creates it"
+                detail = f"does not exist: declare it in bridge.toml, and `ceb topology apply` {creates}"
                 yield Finding(name, f"{kind} {place}", "failed", detail)
             else:
                 yield Finding(name, f"{kind} {place}", "failed", f"{change.detail}: `ceb topology plan` shows all")
+    if topics and (unseen := broker.topology.unseen):
+        yield Finding(name, "the rest of the topology", "not checked", unseen)

@@ -11,6 +11,7 @@ from cloudevents_bridge.cli.app import Group
 from cloudevents_bridge.cli.shell import Shell
 
 if TYPE_CHECKING:
+    from cloudevents_bridge import Broker
     from cloudevents_bridge.config import Settings
     from cloudevents_bridge.topics import Change, Topic
 
@@ -34,6 +35,7 @@ def show(shell: Shell, /, live: bool) -> None:
         with shell.connect() as broker:
             for change in broker.topology.plan():
                 states[change.name] = "missing" if change.action == "create" else f"differs: {change.detail}"
+            _tell_unseen(shell, broker)
     if shell.as_json:
         for topic in declared:
             shell.emit(_as_dict(topic, states, live=live))
@@ -49,19 +51,22 @@ def plan(shell: Shell, /) -> int:
     _declared(shell.settings())
     with shell.connect() as broker:
         changes = broker.topology.plan()
-    _show(shell, changes)
-    if not changes:
-        shell.note(f"nothing differs on {broker.url}")
+        _show(shell, changes)
+        if not changes:
+            shell.note(f"nothing differs on {broker.url}")
+        _tell_unseen(shell, broker)
     return 1 if changes else 0
 
 
-@command.command("apply", help="Create what is missing and change what differs.")
+@command.command(
+    "apply", help="Create what is missing and change what differs; where only other tools can, say what to run."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def apply(shell: Shell, /, yes: bool) -> None:
     _declared(shell.settings())
     with shell.connect() as broker:
-        if not yes:
+        if not yes and "topology" in broker.capabilities:
             changes = broker.topology.plan()
             if changes:
                 _show(shell, changes, err=True)
@@ -112,6 +117,11 @@ def _declared(settings: Settings) -> tuple[Topic, ...]:
             f'no topics are declared: write [topics.NAME] with subscriptions = ["NAME"] in {where}'
         )
     return settings.topics
+
+
+def _tell_unseen(shell: Shell, broker: Broker) -> None:
+    if unseen := broker.topology.unseen:
+        shell.note(f"what can be seen was compared: {unseen}")
 
 
 def _show(shell: Shell, changes: Iterable[Change], *, err: bool = False) -> None:

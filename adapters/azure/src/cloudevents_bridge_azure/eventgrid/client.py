@@ -5,11 +5,15 @@ The SDK's own methods parse an event and write it anew, which changes large numb
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from cloudevents_bridge.errors import ClosedError, ErrorCode, make_error
+from cloudevents_bridge_azure.eventgrid import errors
+from cloudevents_bridge_azure.eventgrid.errors import RequestError
 from cloudevents_bridge_azure.eventgrid.options import KEY_VARIABLE, Options
 
 VERSION = "2024-06-01"
@@ -18,6 +22,8 @@ TOPIC_VERSION = "2018-01-01"
 JSON = "application/json; charset=utf-8"
 _CONNECT = 10.0
 """Seconds to connect, at most."""
+_LOOK = 10.0
+"""Seconds to see whether something is there."""
 _POOL = 64
 """Connections that are kept, at most."""
 
@@ -60,7 +66,7 @@ class Client:
         """Make one request and wait for the answer, at most `timeout` seconds.
 
         Raises:
-            AzureError: what became of it; `needed` says what an identity without rights lacks.
+            RequestError: if the service did not do it.
         """
         client = self._client or self._open()
         request = self._request(
@@ -75,12 +81,26 @@ class Client:
                 request, connection_timeout=min(timeout, _CONNECT), read_timeout=timeout, **self._given
             )
         except Exception as error:
-            error.eventgrid = True  # type: ignore[attr-defined]
-            raise
+            raise RequestError(str(error)) from error
         if answer.status_code != 200:
             self._refuse(act, answer)
         content: bytes = answer.content
         return content
+
+    def finds(self, act: Act, body: bytes) -> bool:
+        """Whether there is what a request is about, be its body accepted or refused.
+
+        Raises:
+            RequestError: if the answer does not say.
+        """
+        try:
+            self.post(act, body, {}, timeout=_LOOK)
+        except RequestError as error:
+            code = errors.classify(error).code
+            if code is not ErrorCode.INVALID_ARGUMENT and code is not ErrorCode.NOT_FOUND:
+                raise
+            return code is ErrorCode.INVALID_ARGUMENT
+        return True
 
     def credential(self) -> Any:
         """What the program gave, else the key of the environment, else what Azure's own chain finds."""
@@ -143,18 +163,14 @@ class Client:
         return {}
 
     def _refuse(self, act: Act, answer: Any) -> None:
-        try:
-            answer.raise_for_status()
-        except Exception as error:
-            error.eventgrid = True  # type: ignore[attr-defined]
-            if answer.status_code == 403:
-                error.needed = f"the role {act.role!r} on {self._options.host} is missing"  # type: ignore[attr-defined]
-            elif answer.status_code == 401:
-                error.needed = LOGIN  # type: ignore[attr-defined]
-            raise
         from azure.core.exceptions import HttpResponseError
 
-        raise HttpResponseError(f"unexpected answer of {act.path}", response=answer)
+        needed = {401: LOGIN, 403: f"the role {act.role!r} on {self._options.host} is missing"}
+        try:
+            answer.raise_for_status()
+            raise HttpResponseError(f"unexpected answer of {act.path}", response=answer)
+        except HttpResponseError as error:
+            raise RequestError(str(error), needed.get(answer.status_code, "")) from error
 
 
 class TopicClient(Client):
@@ -171,6 +187,15 @@ class TopicClient(Client):
         self._keys = keys
         if hasattr(options.credential, "key"):
             self._keys = {"": options.credential.key}
+
+    def finds(self, act: Act, body: bytes) -> bool:
+        """Each topic has a host of its own: without the topic its name is unknown."""
+        try:
+            return super().finds(act, body)
+        except RequestError:
+            if _is_unknown(act.path):
+                return False
+            raise
 
     def _access(self) -> dict[str, Any]:
         if not self._keys:
@@ -193,3 +218,12 @@ class TopicClient(Client):
                 f"{KEY_VARIABLE} to one for all topics without their own",
             )
         return {"aeg-sas-key": key}
+
+
+def _is_unknown(url: str) -> bool:
+    """Whether no address belongs to the host of a URL."""
+    try:
+        socket.getaddrinfo(urlsplit(url).hostname, None)
+    except socket.gaierror as error:
+        return error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
+    return False

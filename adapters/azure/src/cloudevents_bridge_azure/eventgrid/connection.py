@@ -6,16 +6,18 @@ from typing import Any
 
 from cloudevents_bridge.bindings import Wire
 from cloudevents_bridge.driver import Capability, DeadLetters, Fault, Subscription, Topic
+from cloudevents_bridge.errors import ErrorCode
 from cloudevents_bridge_azure.eventgrid import errors, settings, wire
-from cloudevents_bridge_azure.eventgrid.client import JSON, Act, Client
+from cloudevents_bridge_azure.eventgrid.client import Client
 from cloudevents_bridge_azure.eventgrid.letters import Letters
-from cloudevents_bridge_azure.eventgrid.names import source, topic_name
+from cloudevents_bridge_azure.eventgrid.names import Source, source, topic_name
 from cloudevents_bridge_azure.eventgrid.options import Options
 from cloudevents_bridge_azure.eventgrid.publisher import Publisher
-from cloudevents_bridge_azure.eventgrid.subscriber import ROLE, Subscriber
+from cloudevents_bridge_azure.eventgrid.subscriber import Subscriber, consuming
 from cloudevents_bridge_azure.eventgrid.topology import Topology
 
-_PING = Act("/topics/ceb-ping/eventsubscriptions/ceb-ping:acknowledge", JSON, ROLE)
+_PING = consuming(Source("ceb-ping", "ceb-ping"), "acknowledge")
+_KNOWN = (ErrorCode.INVALID_ARGUMENT, ErrorCode.PERMISSION_DENIED, ErrorCode.NOT_FOUND)
 
 
 class Native:
@@ -48,7 +50,7 @@ class Connection:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._client = Client(options)
-        self.topology = Topology(options)
+        self.topology = Topology(options, self._client)
         self.native = Native(self._client, options.endpoint)
         self.wire: Wire = wire.WIRE
 
@@ -70,9 +72,9 @@ class Connection:
     def ping(self, *, timeout: float) -> None:
         try:
             self._client.post(_PING, b'{"lockTokens":["ceb-ping"]}', {}, timeout=timeout)
-        except Exception as error:
+        except errors.RequestError as error:
             # Each of these comes from the service itself, and to somebody whom it knows.
-            if getattr(error, "status_code", None) not in (400, 403, 404):
+            if errors.classify(error).code not in _KNOWN:
                 raise
 
     def close(self) -> None:

@@ -5,8 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from cloudevents_bridge.driver import Fault
 from cloudevents_bridge.errors import BridgeError, ErrorCode
+
+
+class RequestError(Exception):
+    """A request to Event Grid failed: `__cause__` says how.
+
+    Attributes:
+        needed: what the identity in use lacks; empty: nothing that is known.
+    """
+
+    def __init__(self, said: str, needed: str = "") -> None:
+        super().__init__(said)
+        self.needed = needed
 
 
 class _Meaning(NamedTuple):
@@ -51,15 +65,16 @@ _TOKENS = {
 
 def classify(error: BaseException) -> Fault:
     """The fault of an error that the SDK raised. What is unknown is not retried."""
+    if isinstance(error, RequestError) and error.__cause__ is not None:
+        fault = classify(error.__cause__)
+        return replace(fault, message=f"{error.needed}: {fault.message}") if error.needed else fault
     if isinstance(error, BridgeError):
         return Fault(error.code, error.retryable, error.maybe_applied, error.retry_after, str(error))
     kind = type(error)
     status = getattr(error, "status_code", None)
     meaning = _STATUSES.get(status) if isinstance(status, int) else None
     if meaning is not None:
-        needed = getattr(error, "needed", None)
-        text = f"{_said(error)} (HTTP {status})"
-        return Fault(*meaning, _retry_after(error), f"{needed}: {text}" if needed else text)
+        return Fault(*meaning, _retry_after(error), f"{_said(error)} (HTTP {status})")
     if not isinstance(status, int):
         for base in kind.__mro__:
             if base.__module__ == "azure.core.exceptions" and base.__name__ in _KINDS:

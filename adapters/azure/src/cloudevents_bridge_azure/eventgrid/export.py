@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 
 from cloudevents_bridge.driver import DeadLetters, Subscription, Topic
 from cloudevents_bridge.errors import UnsupportedError
+from cloudevents_bridge_azure import bicep
+from cloudevents_bridge_azure.bicep import Expression
 from cloudevents_bridge_azure.eventgrid import settings
 from cloudevents_bridge_azure.eventgrid.names import source, topic_name
 from cloudevents_bridge_azure.eventgrid.options import Options
 
 Places = Sequence[Topic | Subscription]
 API = "2025-02-15"
+_NAMESPACES = "Microsoft.EventGrid/namespaces"
 GROUP = '"$GROUP"'
 _RETENTION = 7
 """Days that a topic keeps events: as long as there is."""
@@ -98,47 +101,17 @@ def _argument(value: Any) -> str:
 
 
 def _bicep(options: Options, topics: Sequence[str], feeds: Sequence[Feed]) -> Iterator[str]:
-    yield (
-        f"resource namespace 'Microsoft.EventGrid/namespaces@{API}' existing = {{\n"
-        f"  name: {_literal(namespace(options), 0)}\n}}"
-    )
-    symbols = {name: f"topic{number}" for number, name in enumerate(topics)}
+    yield bicep.existing("namespace", f"{_NAMESPACES}@{API}", {"name": namespace(options)})
+    symbols = {name: Expression(f"topic{number}") for number, name in enumerate(topics)}
     for name, symbol in symbols.items():
         properties = {
             "publisherType": "Custom",
             "inputSchema": "CloudEventSchemaV1_0",
             "eventRetentionInDays": _RETENTION,
         }
-        yield _resource(symbol, "topics", "namespace", name, properties)
+        body = {"parent": Expression("namespace"), "name": name, "properties": properties}
+        yield bicep.resource(symbol, f"{_NAMESPACES}/topics@{API}", body)
     for number, feed in enumerate(feeds):
-        kind = "topics/eventSubscriptions"
-        yield _resource(f"subscription{number}", kind, symbols[feed.topic], feed.name, feed.properties)
-
-
-def _resource(symbol: str, kind: str, parent: str, name: str, properties: Mapping[str, Any]) -> str:
-    return (
-        f"resource {symbol} 'Microsoft.EventGrid/namespaces/{kind}@{API}' = {{\n"
-        f"  parent: {parent}\n  name: {_literal(name, 0)}\n  properties: {_literal(properties, 2)}\n}}"
-    )
-
-
-def _literal(value: Any, indent: int) -> str:
-    """A value in Bicep's own form."""
-    inside = " " * (indent + 2)
-    if isinstance(value, Mapping):
-        lines = [f"{inside}{_key(key)}: {_literal(each, indent + 2)}" for key, each in value.items()]
-        return "\n".join(["{", *lines, " " * indent + "}"])
-    if isinstance(value, (list, tuple)):
-        return "\n".join(["[", *(inside + _literal(each, indent + 2) for each in value), " " * indent + "]"])
-    if isinstance(value, str):
-        return _quoted(value)
-    return json.dumps(value)
-
-
-def _key(name: str) -> str:
-    return name if name.isidentifier() else _quoted(name)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-    return "'" + escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + "'"
+        kind = f"{_NAMESPACES}/topics/eventSubscriptions@{API}"
+        body = {"parent": symbols[feed.topic], "name": feed.name, "properties": feed.properties}
+        yield bicep.resource(f"subscription{number}", kind, body)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cloudevents_bridge.driver import Done, Fault, Inbound, Verb
-from cloudevents_bridge_azure.eventgrid.client import Act, Client
+from cloudevents_bridge_azure.eventgrid.client import Client
 from cloudevents_bridge_azure.eventgrid.names import Source
-from cloudevents_bridge_azure.eventgrid.publisher import MEDIA, ROLE
+from cloudevents_bridge_azure.eventgrid.publisher import MAX_REQUEST, publishing
 from cloudevents_bridge_azure.eventgrid.settings import MOST_DELIVERIES
 from cloudevents_bridge_azure.eventgrid.subscriber import Subscriber
 
@@ -25,7 +25,7 @@ class Letters(Subscriber):
 
     def __init__(self, client: Client, source: Source, *, lease: int, wait: float) -> None:
         super().__init__(client, source, lease=lease, wait=wait)
-        self._publish = Act(f"/topics/{source.topic}:publish", MEDIA, ROLE)
+        self._publish = publishing(source.topic)
 
     def settle(
         self, verb: Verb, messages: Sequence[Inbound], *, seconds: float = 0.0, reason: str = "", timeout: float
@@ -41,6 +41,19 @@ class Letters(Subscriber):
         return [found[id(each)] for each in messages]
 
     def _renew(self, old: Sequence[Inbound], timeout: float) -> Sequence[Done | Fault]:
-        for each in old:
-            self._client.post(self._publish, b"[" + bytes(each.native.event) + b"]", {}, timeout=timeout)
+        for bodies in _requests([bytes(each.native.event) for each in old]):
+            self._client.post(self._publish, b"[" + b",".join(bodies) + b"]", {}, timeout=timeout)
         return super().settle("ack", old, timeout=timeout)
+
+
+def _requests(bodies: Sequence[bytes]) -> list[list[bytes]]:
+    """As many in each request as may be, with brackets and commas."""
+    cut: list[list[bytes]] = []
+    room = 0
+    for body in bodies:
+        room -= len(body) + 1
+        if room < 0:
+            cut.append([])
+            room = MAX_REQUEST - 1 - (len(body) + 1)
+        cut[-1].append(body)
+    return cut

@@ -13,6 +13,8 @@ from cloudevents_bridge_azure.eventgrid.options import Options
 
 Places = Sequence[Topic | Subscription]
 PROVISIONER = "EventGrid Contributor"
+LOOKER = "EventGrid Data Contributor"
+"""For `plan`, which looks over the data plane."""
 
 
 def policy(role: str, options: Options, wanted: Places) -> str:
@@ -54,6 +56,7 @@ def _provisioner(options: Options, wanted: Places) -> Iterator[str]:
     del wanted  # what does not exist yet is no scope: this one is the namespace's
     shown = f"az eventgrid namespace show --resource-group {GROUP} --name {namespace(options)}"
     yield _assign(PROVISIONER, shown)
+    yield _assign(LOOKER, shown)
 
 
 _ROLES = {"publisher": _publisher, "consumer": _consumer, "operator": _operator, "provisioner": _provisioner}

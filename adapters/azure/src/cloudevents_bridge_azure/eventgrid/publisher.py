@@ -18,6 +18,11 @@ SENDS = 4
 _BRACKETS = 1  # two, and each event counts a comma, which the last has not
 
 
+def publishing(topic: str) -> Act:
+    """A request that publishes to a topic of the namespace."""
+    return Act(f"/topics/{topic}:publish", MEDIA, ROLE)
+
+
 class Publisher:
     """Sends to one topic of a namespace, which may be the one of a subscription's dead letters."""
 
@@ -32,7 +37,7 @@ class Publisher:
     def __init__(self, client: Client, topic: str) -> None:
         self._client = client
         self._topic = topic
-        self._act = Act(f"/topics/{topic}:publish", MEDIA, ROLE)
+        self._act = publishing(topic)
         self._closed = False
 
     def size(self, message: Outbound) -> int:

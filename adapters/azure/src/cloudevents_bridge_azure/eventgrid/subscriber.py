@@ -54,6 +54,11 @@ _read_receipt = msgspec.json.Decoder(_Receipt).decode
 _read_settled = msgspec.json.Decoder(_Settled).decode
 
 
+def consuming(source: Source, act: str) -> Act:
+    """A request that receives from a subscription, or settles there."""
+    return Act(f"/topics/{source.topic}/eventsubscriptions/{source.subscription}:{act}", JSON, ROLE)
+
+
 class Subscriber:
     """Consumes one subscription of a namespace topic, which may be the one that dead letters are read from.
 
@@ -67,8 +72,7 @@ class Subscriber:
         self._source = source
         self._lease = float(lease)
         self._wait = wait
-        self._path = f"/topics/{source.topic}/eventsubscriptions/{source.subscription}"
-        self._receive = Act(f"{self._path}:receive", JSON, ROLE)
+        self._receive = consuming(source, "receive")
         self._stopped = False
         self._closed = False
         self.traits = ReceiveTraits(
@@ -121,7 +125,7 @@ class Subscriber:
         self, act: str, tokens: Sequence[str], query: Mapping[str, str], done: Done, timeout: float
     ) -> Sequence[Done | Fault]:
         body = msgspec.json.encode({"lockTokens": tokens})
-        answer = self._client.post(Act(f"{self._path}:{act}", JSON, ROLE), body, query, timeout=timeout)
+        answer = self._client.post(consuming(self._source, act), body, query, timeout=timeout)
         settled = _read_settled(answer)
         found: dict[str, Done | Fault] = dict.fromkeys(settled.succeeded_lock_tokens, done)
         found |= {str(each.get("lockToken")): of_token(each) for each in settled.failed_lock_tokens}

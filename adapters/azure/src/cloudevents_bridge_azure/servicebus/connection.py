@@ -53,9 +53,9 @@ class Connection:
         self._lock = threading.Lock()
         self._opened: list[Publisher | Subscriber | SessionSubscriber] = []
         self._closed = False
-        self._administration = Administration(options, self._client)
-        self.topology = Topology(self._administration, options)
-        self.native = Native(self._client, self._administration)
+        self.administration = Administration(options, self._client)
+        self.topology = Topology(self.administration, options)
+        self.native = Native(self._client, self.administration)
         self.wire: Wire = wire.WIRES[options.mode]
 
     def open_publisher(self, to: Topic | Subscription | DeadLetters) -> Publisher:
@@ -123,7 +123,7 @@ class Connection:
         for driver in opened:
             driver.close()
         self._client.close()
-        self._administration.close()
+        self.administration.close()
         self._watch.close()
 
     def _keep(self, driver: _D) -> _D:

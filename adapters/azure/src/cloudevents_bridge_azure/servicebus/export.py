@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from cloudevents_bridge.driver import Subscription, Topic
 from cloudevents_bridge.errors import UnsupportedError
+from cloudevents_bridge_azure import bicep
+from cloudevents_bridge_azure.bicep import Expression
 from cloudevents_bridge_azure.servicebus import settings
 from cloudevents_bridge_azure.servicebus.administration import RULE
 from cloudevents_bridge_azure.servicebus.names import subscription_name, topic_name
 from cloudevents_bridge_azure.servicebus.options import Options
 
 API = "2021-11-01"
+NAMESPACES = "Microsoft.ServiceBus/namespaces"
 _FLAGS = {
     "support_ordering": "enable-ordering",
     "requires_duplicate_detection": "duplicate-detection",
@@ -68,12 +71,11 @@ def _commands(options: Options, wanted: Places) -> Iterator[str]:
     common = f'--resource-group "$GROUP" --namespace-name {_namespace(options)}'
     for place in wanted:
         if isinstance(place, Topic):
-            flags = _flags(settings.topic(place))
-            yield f"az servicebus topic create {common} --name {topic_name(place)}{flags}"
+            yield f"az servicebus topic create {common} --name {topic_name(place)}{flags(settings.topic(place))}"
             continue
         topic, name = topic_name(place.topic), subscription_name(place)
-        flags = _flags(settings.subscription(place))
-        yield f"az servicebus topic subscription create {common} --topic-name {topic} --name {name}{flags}"
+        created = f"az servicebus topic subscription create {common} --topic-name {topic} --name {name}"
+        yield created + flags(settings.subscription(place))
         if (rule := settings.rule(place, options.mode)) is not None:
             where = f"--topic-name {topic} --subscription-name {name} --name '{RULE}'"
             yield (
@@ -82,51 +84,40 @@ def _commands(options: Options, wanted: Places) -> Iterator[str]:
             )
 
 
-def _flags(wanted: settings.Settings) -> str:
+def flags(wanted: settings.Settings) -> str:
+    """Settings as options of `az`."""
     return "".join(f" --{_FLAGS[name]} {_said(value)}" for name, value in wanted.items())
 
 
+def properties(wanted: settings.Settings) -> Mapping[str, Any]:
+    """Settings in the words of their ARM resource."""
+    return {
+        _PROPERTIES[name]: _said(value) if isinstance(value, timedelta) else value for name, value in wanted.items()
+    }
+
+
 def _bicep(options: Options, wanted: Places) -> Iterator[str]:
-    yield _resource("bus", "namespaces", f"existing = {{\n  name: {_quoted(_namespace(options))}\n}}")
-    for place in wanted:
-        if isinstance(place, Topic):
-            symbol = _symbol(topic_name(place))
-            yield _resource(symbol, "namespaces/topics", _body("bus", topic_name(place), settings.topic(place)))
-            continue
-        topic, name = topic_name(place.topic), subscription_name(place)
-        symbol = _symbol(topic, name)
-        body = _body(_symbol(topic), name, settings.subscription(place))
-        yield _resource(symbol, "namespaces/topics/subscriptions", body)
+    yield bicep.existing("bus", f"{NAMESPACES}@{API}", {"name": _namespace(options)})
+    topics = {of.name: of for of in (place if isinstance(place, Topic) else place.topic for place in wanted)}
+    symbols = {name: Expression(f"topic{number}") for number, name in enumerate(topics)}
+    for name, topic in topics.items():
+        body = {"parent": Expression("bus"), "name": topic_name(topic), "properties": properties(settings.topic(topic))}
+        yield bicep.resource(symbols[name], f"{NAMESPACES}/topics@{API}", body)
+    for number, place in enumerate(each for each in wanted if isinstance(each, Subscription)):
+        symbol, kind = Expression(f"subscription{number}"), f"{NAMESPACES}/topics/subscriptions"
+        body = {
+            "parent": symbols[place.topic.name],
+            "name": subscription_name(place),
+            "properties": properties(settings.subscription(place)),
+        }
+        yield bicep.resource(symbol, f"{kind}@{API}", body)
         if (rule := settings.rule(place, options.mode)) is not None:
-            sql = f"{{\n    filterType: 'SqlFilter'\n    sqlFilter: {{ sqlExpression: {_quoted(rule)} }}\n  }}"
-            body = f"= {{\n  parent: {symbol}\n  name: {_quoted(RULE)}\n  properties: {sql}\n}}"
-            yield _resource(f"{symbol}_rule", "namespaces/topics/subscriptions/rules", body)
-
-
-def _resource(symbol: str, kind: str, body: str) -> str:
-    return f"resource {symbol} 'Microsoft.ServiceBus/{kind}@{API}' {body}"
-
-
-def _body(parent: str, name: str, wanted: settings.Settings) -> str:
-    lines = [f"    {_PROPERTIES[key]}: {_literal(value)}" for key, value in wanted.items()]
-    inside = "\n".join(lines)
-    return f"= {{\n  parent: {parent}\n  name: {_quoted(name)}\n  properties: {{\n{inside}\n  }}\n}}"
-
-
-def _literal(value: Any) -> str:
-    return _said(value) if not isinstance(value, timedelta) else _quoted(_said(value))
+            filters = {"filterType": "SqlFilter", "sqlFilter": {"sqlExpression": rule}}
+            body = {"parent": symbol, "name": RULE, "properties": filters}
+            yield bicep.resource(f"rule{number}", f"{kind}/rules@{API}", body)
 
 
 def _said(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"PT{value.total_seconds():.10g}S" if isinstance(value, timedelta) else str(value)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
-    return f"'{escaped}'"
-
-
-def _symbol(*names: str) -> str:
-    return "_".join(("topic", *("".join(c if c.isalnum() else "_" for c in name) for name in names)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from time import time
 
 from cloudevents_bridge.driver import Done, Fault, Outbound, SendTraits
 from cloudevents_bridge.errors import ClosedError
-from cloudevents_bridge_azure.servicebus import wire
+from cloudevents_bridge_azure.servicebus import sdk, wire
 from cloudevents_bridge_azure.servicebus.links import Pool
 from cloudevents_bridge_azure.servicebus.names import Entity
 from cloudevents_bridge_azure.servicebus.sdk import Client
@@ -56,11 +56,13 @@ class Publisher:
     def send(self, batch: Sequence[Outbound], *, timeout: float) -> Sequence[Done | Fault]:
         if self.closed:
             raise ClosedError(f"this publisher of {self._to.path} was closed: ask the broker for another")
-        session = self._session(batch[0])
-        messages = [wire.encode(each, session) for each in batch]
+        session, now = self._session(batch[0]), time()
+        first = wire.native(batch[0], session, now=now)
+        others = [wire.encode(each, session, now=now) for each in batch[1:]]
         with self._links.one(timeout) as link, link.use(timeout) as sender:
-            sender.send_messages(_whole(sender, messages), timeout=timeout)
-        return [Done(str(each.message_id)) for each in messages]
+            whole = sdk.batch(sender, first, [each for _, each in others]) if others else first
+            sender.send_messages(whole, timeout=timeout)
+        return [Done(str(first.message_id)), *(Done(each) for each, _ in others)]
 
     def close(self) -> None:
         self.closed = True
@@ -69,12 +71,3 @@ class Publisher:
     def _session(self, message: Outbound) -> str | None:
         """The session of a message, and of those beside it in a batch."""
         return wire.session_of(message.key) if self._keyed else None
-
-
-def _whole(sender: Any, messages: Sequence[Any]) -> Any:
-    if len(messages) == 1:
-        return messages[0]
-    batch = sender.create_message_batch()
-    for each in messages:
-        batch.add_message(each)
-    return batch

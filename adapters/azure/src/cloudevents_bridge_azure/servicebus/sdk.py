@@ -4,9 +4,11 @@ Those are in this file only, and tests fail where a version of the SDK does them
 
 - A connection that hangs is cut: the SDK has no bound for the opening of a connection, nor for an answer that it cannot
   read.
-- Credit is taken back: what a `receive_messages` asked for and did not get stays out with the SDK, and what is
-  delivered on it afterwards waits for a reader.
-- What came is handed out when nothing more comes for a moment: the SDK waits a fifth of a second.
+- Credit is taken back, and what comes on it meanwhile is handed out: what a `receive_messages` asked for and did not
+  get stays out with the SDK, and what is delivered on it afterwards waits for a reader.
+- A batch takes messages that are encoded: the SDK encodes each twice.
+- What came is handed out when nothing more comes for a moment: the SDK waits a fifth of a second, and reads frame by
+  frame.
 - Opening goes from frame to frame: the SDK sleeps for a twentieth of a second after each, nine times.
 - Its socket is closed: the SDK leaves it open where a connection has failed on the way.
 - A receiver without prefetch has a thread that reads its connection every five seconds, beside whoever uses it. Made
@@ -18,10 +20,12 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+from cloudevents_bridge_azure.servicebus import encoding
 from cloudevents_bridge_azure.servicebus.names import Entity
 from cloudevents_bridge_azure.servicebus.options import Options
 
@@ -31,7 +35,11 @@ OPENING = 15.0
 """Seconds within which a link must be open."""
 PREFETCH = 100
 """Messages of a session that are fetched ahead: at least as many as one receive asks for, or the SDK reorders them."""
+DRAINING = 2.0
+"""Seconds within which the service must say that credit was taken back."""
 _TURNED_OFF = 1
+_DATA = 5  # of a message's sections
+_FLOW_DELIVERY_COUNT, _FLOW_CREDIT, _FLOW_DRAIN = 5, 6, 8  # of a flow's fields
 _CUT = "_ceb_cut"
 _PATIENCE = 0.5  # seconds after which the SDK looks at its own clock
 # What the SDK's own AMQP logs of a connection that ends is raised too, and told once.
@@ -120,9 +128,11 @@ def open_(handler: Any) -> None:
         ServiceBusError: what the service said.
     """
     handler.__enter__()
-    if getattr(handler, "_prefetch_count", 0) == _TURNED_OFF:
-        handler._prefetch_count = 0
-        handler._further_pull_receive_timeout = TICK / 4
+    if hasattr(handler, "_prefetch_count"):
+        handler._further_pull_receive_timeout = 0.0  # `drained` and `fetched` have the others, many at once
+        if handler._prefetch_count == _TURNED_OFF:
+            handler._prefetch_count = 0
+            _hears_of_drained(handler._handler._link)
 
 
 def cut(handler: Any) -> None:
@@ -175,8 +185,68 @@ def _tidied(handler: Any) -> Any:
     return handler
 
 
-def take_back(receiver: Any) -> None:
-    """Take back the credit that is out, and give back what came on it. Not for sessions."""
-    link = getattr(receiver._handler, "_link", None)
-    if link is not None and (link.current_link_credit > 0 or not receiver._handler._received_messages.empty()):
-        receiver._amqp_transport.drain_and_release_messages(receiver._handler)
+def batch(sender: Any, first: Any, others: Iterable[bytes]) -> Any:
+    """A batch of a message, and of others that are encoded.
+
+    Raises:
+        MessageSizeExceededError: if they are more than the service takes in one.
+    """
+    from azure.servicebus.exceptions import MessageSizeExceededError
+
+    made = sender.create_message_batch()
+    made.add_message(first)
+    size = made.size_in_bytes
+    for each in others:
+        size += len(each) + encoding.entry(len(each))
+        made._message[_DATA].append(each)
+    if size > made.max_size_in_bytes:
+        raise MessageSizeExceededError(message=f"the batch has {size} bytes, and the limit is {made.max_size_in_bytes}")
+    return made
+
+
+def fetched(receiver: Any, most: int, wait: float) -> list[Any]:
+    """Messages of a session: what was fetched ahead, else what comes within `wait` seconds and what follows at once."""
+    handler = receiver._handler
+    found: list[Any] = []
+    if handler._received_messages.empty():
+        found += receiver.receive_messages(most, max_wait_time=wait)
+        if 0 < len(found) < most:
+            handler._connection.listen(batch=most - len(found))
+    return found + _read(receiver, min(handler._received_messages.qsize(), most - len(found)))
+
+
+def drained(receiver: Any) -> list[Any]:
+    """The messages that follow at once on the credit that is out, which is then taken back. Not for sessions.
+
+    Raises:
+        OperationTimeoutError: if the service does not say that it was.
+    """
+    from azure.servicebus.exceptions import OperationTimeoutError
+
+    handler = receiver._handler
+    link = handler._link
+    if link.current_link_credit > 0:
+        handler._connection.listen(batch=link.current_link_credit)  # until nothing comes for a tick
+    if link.current_link_credit > 0:
+        link.flow(link_credit=link.current_link_credit, drain=True)
+        until = monotonic() + DRAINING
+        while link.current_link_credit > 0:
+            if monotonic() > until:
+                raise OperationTimeoutError(message=f"credit was not taken back within {DRAINING:g} s")
+            handler._connection.listen(batch=link.current_link_credit)
+    return _read(receiver, handler._received_messages.qsize())
+
+
+def _read(receiver: Any, count: int) -> list[Any]:
+    """Messages that wait for a reader: for more than there are it would wait."""
+    return receiver.receive_messages(count) if count else []
+
+
+def _hears_of_drained(link: Any) -> None:
+    """The service says that it has no more for the credit it had, which the SDK passes over."""
+
+    def told(frame: Any) -> None:
+        if frame[_FLOW_DRAIN]:
+            link.delivery_count, link.current_link_credit = frame[_FLOW_DELIVERY_COUNT], frame[_FLOW_CREDIT] or 0
+
+    link._incoming_flow = told

@@ -59,14 +59,13 @@ class Session:
         with self.lock, self._watch.limit(wait + sdk.OPENING, self.cut):
             if self._until - monotonic() < self._seconds / 2:
                 self._granted(self._receiver.session.renew_lock(timeout=sdk.OPENING))
-            messages = self._receiver.receive_messages(most, max_wait_time=wait)
+            messages = sdk.fetched(self._receiver, most, wait)
             lease = max(self._until - monotonic(), 0.0)
             key = wire.key_of(self.id)
             found: list[Inbound] = []
             for each in messages:
                 body, attributes = wire.decode(each, letter=False)
-                attempt = (each.delivery_count or 0) + 1
-                found.append(Inbound(body, attributes, self, lease, attempt, key, self.stream, each))
+                found.append(Inbound(body, attributes, self, lease, wire.attempt(each), key, self.stream, each))
             self.out.update(id(each.native) for each in found)
             return found
 

@@ -63,16 +63,18 @@ class Subscriber:
             return Received()
         end = monotonic() + wait
         with self._receivers.one(wait + sdk.OPENING) as link:
-            found: list[Inbound] = []
+            found: list[Any] = []
             while not (found or self._stopped):
                 left = end - monotonic()
                 found = self._look(link, min(max_messages, BATCH_COUNT), max(min(left, SLICE), LOOK))
                 if left <= SLICE:
                     break
+            came = monotonic()
             if link.is_open:
                 with suppress(Exception), link.use(sdk.OPENING) as receiver:  # else what was found would be lost
-                    sdk.take_back(receiver)
-            return Received(found)
+                    found += sdk.drained(receiver)
+            age = monotonic() - came + 2 * sdk.TICK  # of what came first, and waited for the others
+            return Received([self._inbound(each, age) for each in found])
 
     def settle(
         self, verb: Verb, messages: Sequence[Inbound], *, seconds: float = 0.0, reason: str = "", timeout: float
@@ -108,17 +110,14 @@ class Subscriber:
         self._receivers.close()
         self._settlers.close()
 
-    def _look(self, link: Link, most: int, wait: float) -> list[Inbound]:
+    def _look(self, link: Link, most: int, wait: float) -> list[Any]:
         with link.use(wait + sdk.OPENING) as receiver:
-            began = monotonic()
-            messages = receiver.receive_messages(most, max_wait_time=wait)
-            age = min(monotonic() - began, 4 * sdk.TICK)  # of what came first, and waited for the others
-            return [self._inbound(each, age) for each in messages]
+            return receiver.receive_messages(most, max_wait_time=wait)  # type: ignore[no-any-return]
 
     def _inbound(self, message: Any, age: float) -> Inbound:
         body, attributes = wire.decode(message, letter=self._of.dead)
         lease = min(settling.left(message.locked_until_utc, self._lock), max(self._lock - age, 0.0))
-        attempt = None if self._of.dead else (message.delivery_count or 0) + 1
+        attempt = None if self._of.dead else wire.attempt(message)
         return Inbound(body, attributes, None, lease, attempt, native=message)
 
     @contextmanager

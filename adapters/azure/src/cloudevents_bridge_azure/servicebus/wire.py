@@ -11,7 +11,8 @@ import math
 import random
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from azure.servicebus import ServiceBusMessage
@@ -20,7 +21,7 @@ from azure.servicebus.amqp import AmqpMessageBodyType
 from cloudevents_bridge.bindings import AMQP, Wire
 from cloudevents_bridge.driver import DEAD_LETTER, Outbound
 from cloudevents_bridge.errors import InvalidArgumentError
-from cloudevents_bridge_azure.servicebus import sizes
+from cloudevents_bridge_azure.servicebus import encoding
 
 WIRES: Mapping[str, Wire] = {"binary": AMQP, "structured": dataclasses.replace(AMQP, mode="structured")}
 CONTENT_TYPE = "content-type"
@@ -38,32 +39,39 @@ _NONE = "ceb-none-"
 """Start of the session ids of events without an ordering key, where a session must be named."""
 _NONES = 8
 """How many of those there are: as many consumers can share such events."""
-_ANY_ID = "0" * 32
-"""As long as an id that is made up."""
 _LONGEST_TTL = (1 << 32) - 1  # milliseconds
 
 
-def encode(message: Outbound, session: str | None = None, *, now: datetime | None = None) -> ServiceBusMessage:
+def native(message: Outbound, session: str | None = None, *, now: float) -> ServiceBusMessage:
     """The native message.
 
     Args:
         session: its session id.
-        now: when it is sent, if it has a delay.
+        now: when it is sent; seconds since 1970.
     """
-    properties: dict[str | bytes, Any] = {}
-    properties.update(message.attributes.items())
-    content_type = properties.pop(CONTENT_TYPE, None)
+    properties, fields = _parts(message, session, now)
     made = ServiceBusMessage(
         message.body,
-        application_properties=properties,
-        content_type=content_type,
-        message_id=_id(message.dedup),
+        application_properties=dict[str | bytes, Any](properties),
+        content_type=fields.content_type,
+        message_id=fields.id,
         session_id=session,
     )
-    made.raw_amqp_message.header.time_to_live = _ttl(message.ttl)  # the SDK's own property cuts off to whole seconds
-    if message.delay > 0:
-        made.scheduled_enqueue_time_utc = (now or datetime.now(UTC)) + timedelta(seconds=message.delay)
+    made.raw_amqp_message.header.time_to_live = fields.lives  # the SDK's own property cuts off to whole seconds
+    if fields.due is not None:
+        made.scheduled_enqueue_time_utc = datetime.fromtimestamp(fields.due / 1000, UTC)
     return made
+
+
+def encode(message: Outbound, session: str | None = None, *, now: float) -> tuple[str, bytes]:
+    """The id of the native message, and its bytes.
+
+    Args:
+        session: its session id.
+        now: when it is sent; seconds since 1970.
+    """
+    properties, fields = _parts(message, session, now)
+    return fields.id, encoding.message(message.body, properties, fields, now=int(now * 1000))
 
 
 def size(message: Outbound, session: str | None = None) -> int:
@@ -75,21 +83,37 @@ def size(message: Outbound, session: str | None = None) -> int:
     Raises:
         InvalidArgumentError: if Service Bus would refuse an attribute; it names it.
     """
-    for name, value in message.attributes.items():
+    attributes = message.attributes
+    texts = [*attributes, *attributes.values()]
+    if max(map(len, texts), default=0) > MAX_NAME:
+        _refuse(attributes)
+    fields = _fields(message, session, 0.0)
+    properties = encoding.texts(texts)
+    if fields.content_type is not None:
+        properties -= encoding.texts([CONTENT_TYPE, fields.content_type])
+    return encoding.size(len(message.body), properties, fields)
+
+
+def _parts(message: Outbound, session: str | None, now: float) -> tuple[Mapping[str, str], encoding.Fields]:
+    """The application properties of a message, and the rest."""
+    attributes = message.attributes
+    if CONTENT_TYPE in attributes:
+        attributes = {name: value for name, value in attributes.items() if name != CONTENT_TYPE}
+    return attributes, _fields(message, session, now)
+
+
+def _fields(message: Outbound, session: str | None, now: float) -> encoding.Fields:
+    due = int((now + message.delay) * 1000) if message.delay > 0 else None
+    return encoding.Fields(_id(message.dedup), message.attributes.get(CONTENT_TYPE), session, _ttl(message.ttl), due)
+
+
+def _refuse(attributes: Mapping[str, str]) -> None:
+    for name, value in attributes.items():
         if len(name) > MAX_NAME or len(value) > MAX_NAME:
             raise InvalidArgumentError(
                 f"attribute {name[:60]!r} has {max(len(name), len(value))} characters, and Service Bus "
                 f"takes {MAX_NAME}: put it into the data, or use mode=structured"
             )
-    return sizes.message(
-        message.body,
-        [pair for pair in message.attributes.items() if pair[0] != CONTENT_TYPE],
-        id=_ANY_ID if message.dedup is None else _id(message.dedup),
-        content_type=message.attributes.get(CONTENT_TYPE),
-        session=session,
-        milliseconds=_ttl(message.ttl),
-        scheduled=message.delay > 0,
-    )
 
 
 def session_of(key: str | None) -> str:
@@ -122,21 +146,33 @@ def decode(received: Any, *, letter: bool) -> tuple[bytes, dict[str, str]]:
     Args:
         letter: it comes from a dead-letter queue.
     """
+    raw = received.raw_amqp_message  # the properties of the message itself look all of it through, each time
     attributes: dict[str, str] = {}
     reason = description = None
-    for raw, value in (received.application_properties or {}).items():
-        name = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+    for key, value in (raw.application_properties or {}).items():
+        name = _name(key)
         if name == _REASON:
             reason = _text(name, value)
         elif name == _DESCRIPTION:
             description = _text(name, value)
         elif value is not None:
             attributes[name] = _text(name, value)
-    if received.content_type is not None:
-        attributes[CONTENT_TYPE] = _text(CONTENT_TYPE, received.content_type)
+    if raw.properties is not None and raw.properties.content_type is not None:
+        attributes[CONTENT_TYPE] = _text(CONTENT_TYPE, raw.properties.content_type)
     if letter and (reason or description):
         attributes[DEAD_LETTER] = _said(reason or "", description or "")
-    return _body(received), attributes
+    return _body(raw), attributes
+
+
+def attempt(received: Any) -> int:
+    """Which delivery it is; 1 = first."""
+    header = received.raw_amqp_message.header
+    return 1 if header is None else (header.delivery_count or 0) + 1
+
+
+@lru_cache(maxsize=256)
+def _name(key: bytes | str) -> str:
+    return key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
 
 
 def _said(reason: str, description: str) -> str:
@@ -149,10 +185,10 @@ def _said(reason: str, description: str) -> str:
 
 def _text(name: str, value: Any) -> str:
     """A property as text, in the canonical form of its CloudEvents type."""
-    if isinstance(value, str):
-        return value
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int) and name.endswith("time"):  # an AMQP timestamp, which the SDK gives as milliseconds
@@ -161,12 +197,11 @@ def _text(name: str, value: Any) -> str:
     return str(value)
 
 
-def _body(received: Any) -> bytes:
-    kind = received.body_type
-    if kind == AmqpMessageBodyType.DATA:
-        return b"".join(received.body)
-    value = received.body
-    if kind == AmqpMessageBodyType.VALUE and isinstance(value, (bytes, str)):
+def _body(raw: Any) -> bytes:
+    kind, value = raw.body_type, raw.body
+    if kind is AmqpMessageBodyType.DATA:
+        return b"".join(value)
+    if kind is AmqpMessageBodyType.VALUE and isinstance(value, (bytes, str)):
         return value if isinstance(value, bytes) else value.encode()
     return b"" if value is None else repr(value).encode()  # no CloudEvent: for the decode failure to show
 

@@ -39,7 +39,7 @@ class Connection:
         self._options = options
         self._client = TopicClient(options.grid, options.keys)
         self._bus = servicebus.Connection(options.bus)
-        self.topology = Topology(options)
+        self.topology = Topology(options, self._client, self._bus.administration)
         self.native: Any = self._bus.native
         self.wire: Wire = wire.WIRE
 
@@ -65,7 +65,7 @@ class Connection:
 
     def classify(self, error: BaseException) -> Fault:
         """By the table of Event Grid what its requests raised, by that of Service Bus all else."""
-        if getattr(error, "eventgrid", False):
+        if isinstance(error, errors.RequestError):
             return errors.classify(error)
         return servicebus_errors.classify(error)
 

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from cloudevents_bridge.driver import DeadLetters, Subscription, Topic
 from cloudevents_bridge.errors import ConfigurationError
 from cloudevents_bridge.faults import place_name
+from cloudevents_bridge_azure import native
 from cloudevents_bridge_azure.servicebus.settings import MAX_DELIVERIES, MAX_LOCK, deliveries, lock
 
-_TOPIC = frozenset({"name", "endpoint"})
-_SUBSCRIPTION = frozenset({"queue", "filter"})
+_SERVICE = "custom topics of Event Grid"
+_CONTAINER = re.compile(r"[a-z0-9]{3,24}/[a-z0-9](-?[a-z0-9]){2,62}")
+
+
+def _is_container(value: object) -> bool:
+    return isinstance(value, str) and _CONTAINER.fullmatch(value) is not None
+
+
+def _is_filter(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(each, Mapping) and native.is_text(each.get("key")) and native.is_text(each.get("operatorType"))
+        for each in value.get("advancedFilters", ())
+    )
+
+
+_TOPIC: native.Checks = {
+    "name": (native.is_text, "the name of a custom topic"),
+    "endpoint": (native.is_text, "an address, https://TOPIC.HOST/api/events"),
+}
+_SUBSCRIPTION: native.Checks = {
+    "queue": (native.is_text, "the name of a queue"),
+    "filter": (_is_filter, "a table, the filter of the ARM resource"),
+    "dead_letter_container": (_is_container, "STORAGE-ACCOUNT/CONTAINER, where blobs are kept"),
+}
+
+
+class Container(NamedTuple):
+    """Where Event Grid puts what it cannot deliver to a queue: a blob container."""
+
+    account: str
+    name: str
 
 
 def check(place: Topic | Subscription | DeadLetters) -> None:
@@ -20,12 +51,12 @@ def check(place: Topic | Subscription | DeadLetters) -> None:
     ConfigurationError: if it cannot be as declared, or a native setting is unknown.
     """
     if isinstance(place, Topic):
-        _check(place_name(place), place.native, _TOPIC)
+        native.check(_SERVICE, place_name(place), place.native, _TOPIC)
         return
     of = place.of if isinstance(place, DeadLetters) else place
     check(of.topic)
     name = place_name(of)
-    _check(name, of.native, _SUBSCRIPTION)
+    native.check(_SERVICE, name, of.native, _SUBSCRIPTION)
     if of.lease > MAX_LOCK:
         raise ConfigurationError(
             f"the lease of {name} is {of.lease:g} seconds, and Service Bus has {MAX_LOCK:g} at most: declare a shorter "
@@ -45,9 +76,7 @@ def queue(of: Subscription) -> dict[str, Any]:
     }
 
 
-def _check(name: str, native: Mapping[str, Any], known: frozenset[str]) -> None:
-    for key in native:
-        if key not in known:
-            raise ConfigurationError(
-                f"{name} has the native setting {key!r}: on custom topics there are {', '.join(sorted(known))}"
-            )
+def container(of: Subscription) -> Container | None:
+    """The one of a subscription; None: what cannot be delivered is dropped in the end."""
+    named: str | None = of.native.get("dead_letter_container")
+    return None if named is None else Container(*named.split("/"))
