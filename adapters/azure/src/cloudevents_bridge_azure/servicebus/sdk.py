@@ -33,7 +33,7 @@ OPENING = 15.0
 PREFETCH = 100
 """Messages of a session that are fetched ahead: at least as many as one receive asks for, or the SDK reorders them."""
 DRAINING = 2.0
-"""Seconds within which the service says that credit is used up; later than that, its connection is a sick one."""
+"""Seconds within which the service says that credit is used up. One that throttles may take far longer."""
 _DELIVERY_COUNT, _LINK_CREDIT = 5, 6  # of a flow frame
 _TURNED_OFF = 1
 _CUT = "_ceb_cut"
@@ -184,6 +184,9 @@ def take_back(receiver: Any) -> int:
 
     Returns:
         How many messages came on it before: the receiver has them, for whoever asks for so many.
+
+    Raises:
+        TimeoutError: if the service does not say in time that it knows. The receiver is no good any more.
     """
     handler = receiver._handler
     link = handler._link
@@ -207,3 +210,5 @@ def _drain(handler: Any, link: Any) -> None:
             handler._connection.listen(wait=TICK, batch=PREFETCH)
     finally:
         del link._incoming_flow
+    if link.current_link_credit > 0:
+        raise TimeoutError(f"the service did not use the credit up within {DRAINING:g} s")

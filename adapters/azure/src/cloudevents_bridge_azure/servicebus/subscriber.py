@@ -70,7 +70,7 @@ class Subscriber:
                 if left <= SLICE:
                     break
             if link.is_open:
-                with suppress(Exception), link.use(sdk.OPENING) as receiver:  # else what was found would be lost
+                with suppress(Exception), link.use(sdk.OPENING) as receiver:  # else what was found is lost
                     began = monotonic()
                     if late := sdk.take_back(receiver):
                         messages = receiver.receive_messages(late, max_wait_time=LOOK)
