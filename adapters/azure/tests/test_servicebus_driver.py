@@ -309,6 +309,22 @@ def test_a_batch_over_the_limit_of_the_link_is_too_large_and_not_sent(bus: Bus) 
     publisher.close()
 
 
+def test_a_receive_ends_though_nobody_says_that_the_credit_is_used_up(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = bus.subscription()
+    subscriber = bus.connection.open_subscriber(of)
+    assert not subscriber.receive(10, 0.0).messages
+    monkeypatch.setattr(sdk, "DRAINING", 0.3)
+    with bus.rig.stuck():
+        began = time.monotonic()
+        assert not subscriber.receive(10, 0.0).messages
+        assert time.monotonic() - began < 5
+    bus.send(of, "a")
+    assert _bodies(subscriber.receive(10, WAIT).messages) == ["a"]
+    subscriber.close()
+
+
 def test_one_lost_lock_does_not_spoil_the_others(bus: Bus) -> None:
     of = bus.subscription()
     bus.send(of, "a", "b", "c")

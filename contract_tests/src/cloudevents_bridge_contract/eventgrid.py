@@ -33,6 +33,8 @@ KEY_VARIABLE = "AZURE_EVENTGRID_KEY"
 WAIT = 0.2
 """Seconds that a receive waits on the emulator, where the service has 10 at least."""
 MEDIA = "application/cloudevents+json"
+SENDER = "EventGrid Data Sender"
+"""The role that publishing needs."""
 
 
 class EventGridRig(Rig):
@@ -89,6 +91,11 @@ class EventGridRig(Rig):
         with self._behind("a broker that can be held").hold():
             yield
 
+    @contextmanager
+    def denied(self, url: str, topic: Topic) -> Iterator[tuple[str, str]]:
+        with _refused(self._emulator("refusals that can be had"), "publish"):
+            yield url, SENDER
+
     def control_plane_calls(self, url: str) -> int:
         steady = {"publish", "receive", "acknowledge", "release", "renewLock"}
         requests = self._emulator("requests that can be counted").requests()
@@ -134,6 +141,9 @@ class EventGridRig(Rig):
         body = json.dumps(form, ensure_ascii=False, separators=(",", ":")).encode()
         return NativeMessage(body, {"content-type": MEDIA})
 
+    def binary_form(self, event: CloudEvent) -> NativeMessage:
+        raise NotRun("Event Grid hands out events as JSON, whatever their form was")
+
     def _endpoint(self, url: str) -> str:
         host, _, endpoint = url.removeprefix("azure-eventgrid://").partition("?endpoint=")
         return endpoint or f"https://{host}"
@@ -147,6 +157,16 @@ class EventGridRig(Rig):
         if self._proxy is None:
             raise NotRun(f"a real namespace has no {what}")
         return self._proxy
+
+
+@contextmanager
+def _refused(running: Running, operation: str) -> Iterator[None]:
+    """What the service answers to who has not the role: the emulator knows no roles."""
+    running.fail(operation, 403, "Forbidden", times=1000)
+    try:
+        yield
+    finally:
+        running.fail(operation, 403, "Forbidden", times=0)
 
 
 def _places(topic: Topic) -> Any:
@@ -234,6 +254,12 @@ class EventGridTopicRig(Rig):
         with self._proxies[0].hold():
             yield
 
+    @contextmanager
+    def denied(self, url: str, topic: Topic) -> Iterator[tuple[str, str]]:
+        assert self._grid is not None
+        with _refused(self._grid, "send"):
+            yield url, SENDER
+
     def control_plane_calls(self, url: str) -> int:
         """Those of the queues' namespace; what is asked of topics is publishing, or counts as well."""
         assert self._grid is not None
@@ -283,3 +309,6 @@ class EventGridTopicRig(Rig):
 
     def native_form(self, event: CloudEvent) -> NativeMessage:
         return EventGridRig.native_form(self, event)  # type: ignore[arg-type]
+
+    def binary_form(self, event: CloudEvent) -> NativeMessage:
+        return EventGridRig.binary_form(self, event)  # type: ignore[arg-type]
