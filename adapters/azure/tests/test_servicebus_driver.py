@@ -199,6 +199,8 @@ def test_settling_does_not_wait_for_a_receive(bus: Bus) -> None:
     _ok(subscriber.settle("ack", [got], timeout=WAIT))
     assert time.monotonic() - began < 5
     assert waiting.is_alive()
+    (link,) = subscriber._receivers._links  # type: ignore[union-attr]
+    assert not link._native._handler._link._received_delivery_tags, "the SDK keeps what was settled, for ever"
     subscriber.stop()
     waiting.join(5)
     assert not waiting.is_alive()
@@ -270,6 +272,31 @@ def test_what_is_on_its_way_when_a_receive_ends_comes_with_it(monkeypatch: pytes
         near.close()
         far.close()
     assert got == ["late"]
+
+
+def test_what_came_on_several_links_is_settled_with_the_outcome_of_each(bus: Bus) -> None:
+    of = bus.subscription()
+    subscriber: Any = bus.connection.open_subscriber(of)
+    got: list[Inbound] = []
+
+    def receive() -> None:
+        got.extend(subscriber.receive(1, WAIT).messages)
+
+    threads = [threading.Thread(target=receive) for _ in range(2)]
+    for each in threads:
+        each.start()
+    assert wait_until(lambda: len(subscriber._receivers._links) == 2, WAIT)
+    bus.send(of, "a", "b")
+    for each in threads:
+        each.join()
+    one, other = got
+    assert one.handle is not other.handle
+    _ok(subscriber.settle("ack", [one], timeout=WAIT))
+    outcomes = subscriber.settle("ack", [other, one], timeout=WAIT)
+    assert outcomes[0] == Done()
+    assert isinstance(outcomes[1], Fault)
+    assert outcomes[1].code is ErrorCode.LEASE_LOST
+    subscriber.close()
 
 
 def test_a_receive_brings_all_that_there_is_and_gives_none_of_it_back(bus: Bus) -> None:

@@ -1,4 +1,4 @@
-"""Links that stay open: a sender or receiver of the SDK, which is not thread-safe, with its lock."""
+"""Links that stay open: a sender or receiver of the SDK, which is not thread-safe, one user at a time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from cloudevents_bridge.errors import ClosedError
 from cloudevents_bridge_azure.servicebus import sdk
 from cloudevents_bridge_azure.servicebus.errors import OpeningError, StalledError
+from cloudevents_bridge_azure.servicebus.turns import Turns
 from cloudevents_bridge_azure.servicebus.watch import Watch
 
 IDLE = 100.0
@@ -18,14 +19,14 @@ IDLE = 100.0
 
 
 class Link:
-    """One sender or receiver, opened on use and again after an error. Use it with its `lock` held.
+    """One sender or receiver, opened on use and again after an error. Use it in one's turn.
 
     Args:
         make: gives one that is not open.
     """
 
     def __init__(self, make: Callable[[], Any], watch: Watch) -> None:
-        self.lock = threading.Lock()
+        self.turns = Turns()
         self._make = make
         self._watch = watch
         self._native: Any = None
@@ -78,7 +79,7 @@ class Link:
 
     def close(self) -> None:
         """In good order. Waits for whoever uses it."""
-        with self.lock:
+        with self.turns.turn(threading.TIMEOUT_MAX):
             self._closed = True
             native, self._native = self._native, None
             if native is not None:
@@ -122,7 +123,7 @@ class Pool:
 
     @contextmanager
     def one(self, timeout: float) -> Iterator[Link]:
-        """A link that nobody else uses, its lock held.
+        """A link that nobody else uses, in our turn.
 
         Raises:
             StalledError: if all were in use for so long.
@@ -132,17 +133,9 @@ class Pool:
         try:
             yield link
         finally:
-            self.done(link)
-
-    def idle(self) -> Link | None:
-        """A link that is open and that nobody uses, its lock held until `done`; None: there is none."""
-        with self._free:
-            return next((each for each in self._links if each.is_open and each.lock.acquire(blocking=False)), None)
-
-    def done(self, link: Link) -> None:
-        link.lock.release()
-        with self._free:
-            self._free.notify()
+            link.turns.release()
+            with self._free:
+                self._free.notify()
 
     def close(self) -> None:
         with self._free:
@@ -158,11 +151,11 @@ class Pool:
                 if self._closed:
                     raise ClosedError("its connection was closed meanwhile: ask the broker for another")
                 for link in sorted(self._links, key=lambda each: not each.is_open):
-                    if link.lock.acquire(blocking=False):
+                    if link.turns.acquire(0):
                         return link
                 if len(self._links) < self._most:
                     link = Link(self._make, self._watch)
-                    link.lock.acquire()
+                    link.turns.acquire(0)
                     self._links.append(link)
                     return link
                 left = end - monotonic()

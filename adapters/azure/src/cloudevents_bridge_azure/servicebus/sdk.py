@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -213,6 +213,21 @@ def fetched(receiver: Any, most: int, wait: float) -> list[Any]:
         if 0 < len(found) < most:
             handler._connection.listen(batch=most - len(found))
     return found + _read(receiver, min(handler._received_messages.qsize(), most - len(found)))
+
+
+def received(receiver: Any, most: int, wait: float, enough: Callable[[], bool]) -> list[Any]:
+    """The first of the messages that come within `wait` seconds. Not for sessions.
+
+    Args:
+        enough: asked with each tick: to wait no more.
+    """
+    handler = receiver._handler
+    until = monotonic() + wait
+    found = receiver.receive_messages(most, max_wait_time=TICK)
+    while not (found or enough() or monotonic() > until):
+        handler._connection.listen()
+        found = _read(receiver, min(handler._received_messages.qsize(), most))
+    return found  # type: ignore[no-any-return]
 
 
 def drained(receiver: Any) -> list[Any]:

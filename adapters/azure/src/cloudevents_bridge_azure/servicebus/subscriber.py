@@ -1,10 +1,10 @@
-"""Receiving and settling where nothing is ordered: any receiver may settle what another has received."""
+"""Receiving and settling where nothing is ordered: what came on a link is settled on it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -24,7 +24,7 @@ SETTLE_COUNT = 20
 RECEIVES = 4
 LONGEST_WAIT = 60.0
 SLICE = 0.5
-"""Seconds after which a receive that waits sees that it is to stop."""
+"""Seconds after which a receive that waits asks anew, and the SDK sees to its tokens."""
 LOOK = 0.2
 """Seconds for which a receive that shall not wait looks: the credit has to travel."""
 
@@ -43,7 +43,7 @@ class Subscriber:
             settle_count=SETTLE_COUNT,
             receives=RECEIVES,
             wait=(0.0, LONGEST_WAIT),
-            stop_within=SLICE + LOOK,
+            stop_within=LOOK,
             nack_delay=0.0,
             lease_total=math.inf,
             removes_after=removes_after,
@@ -56,25 +56,23 @@ class Subscriber:
         self._stopped = False
         self.closed = False
         self._receivers = Pool(lambda: client.receiver(of), watch, RECEIVES)
-        self._settlers = Pool(lambda: client.receiver(of), watch, RECEIVES)
 
     def receive(self, max_messages: int, wait: float) -> Received:
         if self._stopped:
             return Received()
-        end = monotonic() + wait
         with self._receivers.one(wait + sdk.OPENING) as link:
+            end = monotonic() + max(wait, LOOK)
             found: list[Any] = []
-            while not (found or self._stopped):
-                left = end - monotonic()
-                found = self._look(link, min(max_messages, BATCH_COUNT), max(min(left, SLICE), LOOK))
-                if left <= SLICE:
-                    break
+            while not (found or self._stopped) and (left := end - monotonic()) > 0:
+                found = self._look(link, min(max_messages, BATCH_COUNT), min(left, SLICE))
+                if not found:
+                    link.turns.let_pass()
             came = monotonic()
             if link.is_open:
                 with suppress(Exception), link.use(sdk.OPENING) as receiver:  # else what was found would be lost
                     found += sdk.drained(receiver)
             age = monotonic() - came + 2 * sdk.TICK  # of what came first, and waited for the others
-            return Received([self._inbound(each, age) for each in found])
+            return Received([self._inbound(each, link, age) for each in found])
 
     def settle(
         self, verb: Verb, messages: Sequence[Inbound], *, seconds: float = 0.0, reason: str = "", timeout: float
@@ -83,10 +81,53 @@ class Subscriber:
             raise ClosedError(f"this subscriber of {self._of.path} was closed")
         if verb == "dead" and self._of.dead:
             return [settling.NO_DEAD] * len(messages)
+        end = monotonic() + timeout
+        outcomes: dict[int, Done | Fault] = {}
+        groups: dict[Link, list[int]] = {}
+        for place, each in enumerate(messages):
+            groups.setdefault(each.handle, []).append(place)
+        for came, places in groups.items():
+            here = [messages[place] for place in places]
+            try:
+                found = self._settle(came, verb, here, reason, max(end - monotonic(), 0.001))
+            except Exception as error:
+                if len(groups) == 1:
+                    raise
+                found = [errors.classify(error)] * len(here)
+            outcomes.update(zip(places, found, strict=True))
+        return [outcomes[place] for place in range(len(messages))]
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def close(self) -> None:
+        """The SDK gives back what it has received and nobody has seen."""
+        self._stopped = self.closed = True
+        self._receivers.close()
+
+    def _look(self, link: Link, most: int, wait: float) -> list[Any]:
+        with link.use(wait + sdk.OPENING) as receiver:
+            return sdk.received(receiver, most, wait, lambda: self._stopped or link.turns.wanted)
+
+    def _inbound(self, message: Any, came: Link, age: float) -> Inbound:
+        body, attributes = wire.decode(message, letter=self._of.dead)
+        lease = min(settling.left(message.locked_until_utc, self._lock), max(self._lock - age, 0.0))
+        attempt = None if self._of.dead else wire.attempt(message)
+        return Inbound(body, attributes, came, lease, attempt, native=message)
+
+    def _settle(
+        self, came: Link, verb: Verb, messages: Sequence[Inbound], reason: str, timeout: float
+    ) -> list[Done | Fault]:
+        """Settle what came on one link, on that one. Another would do it by lock token, at twice the cost, and what the
+        SDK keeps of the message at the first would stay there.
+
+        Raises:
+            Exception: one of the SDK, if it came before any outcome.
+        """
         outcomes: list[Done | Fault] = []
         end = monotonic() + timeout
         try:
-            with self._one(timeout) as link, link.use(max(end - monotonic(), 0.001)) as receiver:
+            with came.turns.turn(timeout), came.use(max(end - monotonic(), 0.001)) as receiver:
 
                 def extend(message: Any) -> Done:
                     receiver.renew_message_lock(message, timeout=timeout)
@@ -100,33 +141,3 @@ class Subscriber:
             outcomes.append(failed)
             outcomes += [replace(failed, maybe_applied=False)] * (len(messages) - len(outcomes))
         return outcomes
-
-    def stop(self) -> None:
-        self._stopped = True
-
-    def close(self) -> None:
-        """The SDK gives back what it has received and nobody has seen."""
-        self._stopped = self.closed = True
-        self._receivers.close()
-        self._settlers.close()
-
-    def _look(self, link: Link, most: int, wait: float) -> list[Any]:
-        with link.use(wait + sdk.OPENING) as receiver:
-            return receiver.receive_messages(most, max_wait_time=wait)  # type: ignore[no-any-return]
-
-    def _inbound(self, message: Any, age: float) -> Inbound:
-        body, attributes = wire.decode(message, letter=self._of.dead)
-        lease = min(settling.left(message.locked_until_utc, self._lock), max(self._lock - age, 0.0))
-        attempt = None if self._of.dead else wire.attempt(message)
-        return Inbound(body, attributes, None, lease, attempt, native=message)
-
-    @contextmanager
-    def _one(self, timeout: float) -> Iterator[Link]:
-        """A link to settle on: an open one that does not receive just now, or else one that never does."""
-        with ExitStack() as stack:
-            link = self._receivers.idle()
-            if link is not None:
-                stack.callback(self._receivers.done, link)
-            else:
-                link = stack.enter_context(self._settlers.one(timeout))
-            yield link
