@@ -6,7 +6,7 @@ import threading
 from bisect import bisect_right
 from typing import Any
 
-from cloudevents_bridge_aws import form
+from cloudevents_bridge_aws import answers, form
 from cloudevents_bridge_aws.options import Options
 
 _LIMITS = (0.5, 1.5, 4.0, 10.0)
@@ -83,6 +83,8 @@ class Clients:
             )
         if service == "sns":
             form.install(made)
+        if service == "sqs":
+            answers.install(made)
         return made
 
     def _open_session(self) -> Any:
