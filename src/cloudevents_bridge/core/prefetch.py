@@ -110,7 +110,10 @@ class Prefetch:
         """A delivery was handled, well or not."""
         if self._since is None:
             self._since = now
-        self._handled += 1
+        else:
+            self._handled += 1
+        if not self._rate:  # the first one tells already whether it is worth to fetch ahead
+            self._rate_until(now)
         if well and self._window < self.most:
             self._window += 1
 
@@ -128,10 +131,17 @@ class Prefetch:
         elif now >= self._grows_at:
             self._window = min(2 * self._window, max(self.most, 1))
             self._grows_at = now + SURVIVED
+        if self._since is None:
+            self._since = None if idle else now
+        elif self._handled >= max(self._window, SAMPLE) or now - self._since >= AHEAD / 2:
+            self._rate_until(now)
+            self._since = None if idle else now
+
+    def _rate_until(self, now: float) -> None:
+        """How fast the handlers were since they began, or were last looked at."""
         if self._since is None or now <= self._since:
             return
-        if self._handled >= max(self._window, SAMPLE) or now - self._since >= AHEAD / 2:
-            rate = self._handled / (now - self._since)
-            self._rate = rate if not self._rate else (self._rate + rate) / 2
-            self.most = self._slots + min(int(self._rate * self._ahead), self._deepest)
-            self._handled, self._since = 0, None if idle else now
+        rate = self._handled / (now - self._since)
+        self._rate = rate if not self._rate else (self._rate + rate) / 2
+        self.most = self._slots + min(int(self._rate * self._ahead), self._deepest)
+        self._handled, self._since = 0, now
