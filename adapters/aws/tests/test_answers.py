@@ -1,4 +1,4 @@
-"""The answers of SQS, decoded at once: what boto3 itself makes of them."""
+"""The answers of SQS and SNS, read at once: what boto3 itself makes of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.config import Config
-from fake_aws import ACCOUNT, REGION, url
+from fake_aws import ACCOUNT, REGION, topic_arn, url
 
 from cloudevents_bridge import Topic, connect
 from cloudevents_bridge_aws import answers
@@ -61,9 +61,9 @@ class _Raw:
         yield self._body
 
 
-def _client(body: bytes, status: int = 200, config: Any = None) -> Any:
+def _client(body: bytes, status: int = 200, config: Any = None, service: str = "sqs") -> Any:
     """boto3's own, whose requests all have that answer."""
-    made = boto3.Session("test", "test", region_name=REGION).client("sqs", config=config)
+    made = boto3.Session("test", "test", region_name=REGION).client(service, config=config)
     headers = {"x-amzn-requestid": "1", "content-type": "application/x-amz-json-1.0"}
 
     def answer(request: AWSRequest, **_: Any) -> AWSResponse:
@@ -73,10 +73,10 @@ def _client(body: bytes, status: int = 200, config: Any = None) -> Any:
     return made
 
 
-def _both(call: Callable[[Any], Any], body: bytes, status: int = 200) -> tuple[Any, Any]:
+def _both(call: Callable[[Any], Any], body: bytes, status: int = 200, service: str = "sqs") -> tuple[Any, Any]:
     """What comes of it by boto3 alone, and with ours."""
-    ours, theirs = (_client(body, status, Config(retries={"total_max_attempts": 1})) for _ in range(2))
-    answers.install(ours)
+    ours, theirs = (_client(body, status, Config(retries={"total_max_attempts": 1}), service) for _ in range(2))
+    answers.install(ours, service)
     return _outcome(call, theirs), _outcome(call, ours)
 
 
@@ -93,6 +93,47 @@ def test_it_is_what_boto3_makes_of_it(which: str) -> None:
     theirs, ours = _both(call, json.dumps(answer).encode())
     assert ours == theirs
     assert ours["ResponseMetadata"]["RequestId"] == "1"
+
+
+_HEAD = "<PublishBatchResponse xmlns='http://sns.amazonaws.com/doc/2010-03-31/'>"
+_TAIL = "<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></PublishBatchResponse>"
+_SENT = "<member><MessageId>m</MessageId><Id>0</Id><SequenceNumber>7</SequenceNumber></member>"
+_FAILED = (
+    "<member><Id>{0}</Id><Code>InvalidParameter</Code><Message>a &lt; b &amp; é 😀</Message>"
+    "<SenderFault>{1}</SenderFault></member>"
+)
+
+
+def _publish(sns: Any) -> Any:
+    entry = {"Id": "0", "Message": "m"}
+    return sns.publish_batch(TopicArn=topic_arn("orders"), PublishBatchRequestEntries=[entry])
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        f"<Failed/><Successful>{_SENT}{_SENT}</Successful>",
+        f"<Successful>{_SENT}</Successful><Failed>{_FAILED.format(1, 'true')}{_FAILED.format(2, 'false')}</Failed>",
+        f"\n  <Successful/>\n  <Failed>\n    {_FAILED.format(1, 'true')}\n  </Failed>\n",
+        "<Successful><member><MessageId/><Id>0</Id></member></Successful>",
+        "<Successful/><Failed/>",
+        "",
+    ],
+)
+def test_that_of_sns_is_what_boto3_makes_of_it(result: str) -> None:
+    body = f"{_HEAD}<PublishBatchResult>{result}</PublishBatchResult>{_TAIL}".encode()
+    theirs, ours = _both(_publish, body, service="sns")
+    assert ours == theirs
+    assert ours["ResponseMetadata"]["RequestId"] == "1"
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize(
+    "body", ["", "<PublishBatchResult>", "<a><PublishBatchResult><b></PublishBatchResult></a>", f"{_HEAD}{_TAIL}", "{}"]
+)
+def test_what_is_no_answer_of_sns_is_boto3s_to_complain_of(body: str, status: int) -> None:
+    theirs, ours = _both(_publish, body.encode(), status, service="sns")
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("status", [400, 403, 500])
@@ -128,9 +169,9 @@ def test_the_adapters_clients_read_them_this_way() -> None:
 
 def test_it_is_installed_once_and_only_where_it_can_be() -> None:
     client = _client(b"{}")
-    answers.install(client)
+    answers.install(client, "sqs")
     handlers = client.meta.events._emitter._handlers
     before = len(handlers.prefix_search("before-parse"))
-    answers.install(client)
+    answers.install(client, "sqs")
     assert len(handlers.prefix_search("before-parse")) == before
-    answers.install(object())
+    answers.install(object(), "sqs")

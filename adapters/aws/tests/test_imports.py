@@ -1,5 +1,5 @@
-"""The SDK is more than a tenth of a second: it is imported where the scheme is used, when the first request is made, and
-without boto3, which brings S3's transfers along, unless somebody asks for its session.
+"""The SDK is more than a tenth of a second: it is imported where the scheme is used, when the first request is made.
+boto3, which brings S3's transfers along, is imported only when somebody asks for its session.
 """
 
 from __future__ import annotations

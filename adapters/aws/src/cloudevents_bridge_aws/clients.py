@@ -89,8 +89,7 @@ class Clients:
             made = self._own_session().create_client(service, region_name=region, endpoint_url=endpoint, config=config)
         if service == "sns":
             form.install(made)
-        if service == "sqs":
-            answers.install(made)
+        answers.install(made, service)
         return made
 
     def _own_session(self) -> Any:
