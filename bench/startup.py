@@ -13,8 +13,9 @@ from importlib.util import find_spec
 from common import machine, median, table
 
 IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
-AWS = "import cloudevents_bridge_aws.connection, boto3"
-"""The adapter with the SDK, which comes with the first request; of making a client, no part."""
+AWS = "import cloudevents_bridge_aws.connection, botocore.session"
+"""The adapter with the SDK, which comes with the first request: all that a client imports, but making none."""
+CONNECT = "import cloudevents_bridge as ceb; broker = ceb.connect('aws://eu-west-1')"
 
 
 # As after an installation: with the bytecode that pip compiles, whatever this machine's environment says.
@@ -39,10 +40,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20)
     runs = parser.parse_args().runs
+    aws: dict[str, tuple[Callable[[], float], float]] = {
+        "connect('aws://…'), without a request": (lambda: import_time(CONNECT), float("inf")),
+        "the AWS adapter with its SDK": (lambda: import_time(AWS), 250.0),
+        "connect('aws://…'), and a client of SQS": (lambda: import_time(f"{CONNECT}; broker.native.sqs"), float("inf")),
+    }
     measured: dict[str, tuple[Callable[[], float], float]] = {
         "import cloudevents_bridge": (lambda: import_time("import cloudevents_bridge"), 60.0),
         "ceb --help": (lambda: wall_time("-m", "cloudevents_bridge", "--help"), 200.0),
-        **({} if find_spec("boto3") is None else {"the AWS adapter with boto3": (lambda: import_time(AWS), 250.0)}),
+        **({} if find_spec("boto3") is None else aws),
         "python -c pass": (lambda: wall_time("-c", "pass"), float("inf")),
     }
     times: dict[str, list[float]] = {name: [] for name in measured}

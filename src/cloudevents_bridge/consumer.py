@@ -41,7 +41,8 @@ class Consumer:
         concurrency: runs at once.
         batch: deliveries in one run, at most.
         max_lease: seconds to which a delivery is kept, at most.
-        ended: told why consuming cannot go on: an error, or what a handler ended the program with.
+        ended: told why consuming cannot go on: an error, or what a handler ended the program with. Neither it nor
+            `changed` may wait: the lock may be held.
         changed: told, after `stop`, when there is less to wait for.
     """
 
@@ -85,6 +86,7 @@ class Consumer:
         self._active_at = clock.now()
         self._stall = STALL * inlet.declared.lease
         self._closing = False
+        self._suspicious = inf if inlet.of_dead_letters else inlet.declared.max_attempts
         self._last_event: datetime | None = None
         of = f"{inlet.of.topic.name}/{inlet.of.name}"
         self._receivers = Crew(self._lock, f"ceb-receive-{of}", traits.receives, self._guarded(self._receive))
@@ -107,9 +109,8 @@ class Consumer:
             self._inbox.stop(clock.now())
             self._receivers.wake_all()
             self._runners.wake_all()
-            self._look()
+            self._look(clock.now())
         self._inlet.stop()
-        self._tell()
 
     def abandon(self) -> None:
         """Give back what still runs."""
@@ -118,7 +119,7 @@ class Consumer:
             runs = list(self._runs.values())
             for entry in left:
                 entry.delivery._word = entry.delivery._word or "given back"
-            self._look()
+            self._look(clock.now())
         for entry in left:
             log.warning(
                 "the handler of %s runs on after the grace period: the event is given back", name(entry.delivery)
@@ -206,12 +207,16 @@ class Consumer:
             try:
                 deliveries, poison = self._inlet.receive_once(asked, wait)
             except Exception as error:  # noqa: BLE001 - the worker goes on, or ends and says why
-                self._missed(asked, error)
+                closing = self._missed(asked, error)
             else:
-                self._received(asked, deliveries, poison)
+                closing = self._received(asked, deliveries, poison)
+            if closing:  # without waiting for this receive, which was the last
+                self._inlet.close(timeout=LAST_WORDS)
 
-    def _received(self, asked: int, deliveries: list[Delivery], poison: list[Poison]) -> None:
+    def _received(self, asked: int, deliveries: list[Delivery], poison: list[Poison]) -> bool:
+        """Take what a receive brought. Returns whether it is left to this thread to close."""
         entries = [self._entry(delivery) for delivery in deliveries]
+        due = min([entry.due for entry in entries], default=inf)
         with self._lock:
             now = clock.now()
             if self._contact.reached():
@@ -221,17 +226,14 @@ class Consumer:
                 self._poison += poison
                 self._active_at = now
                 self._last_event = datetime.now(UTC)
-            due = min((entry.due for entry in entries), default=inf)
-            if due < self._keeps_at:
-                self._keeps_at = due
-                self._keeper.wake()
+            self._keep_time(due)
             if poison:
                 self._settlers.wake()
-            self._look()
-        self._tell()
-        self._close_late()
+            self._look(now)
+            return self._closing and not self._inbox.receiving_now
 
-    def _missed(self, asked: int, error: Exception) -> None:
+    def _missed(self, asked: int, error: Exception) -> bool:
+        """A receive failed. Returns whether it is left to this thread to close."""
         if not isinstance(error, BridgeError):
             log.exception("receiving from %s failed", self.name)
             told = make_error(ErrorCode.INTERNAL, f"receiving from {self.name} failed: {error}")
@@ -242,56 +244,53 @@ class Consumer:
             missed = self._contact.missed(error, now)
             self._inbox.receive_failed(asked, now + missed.delay)
             stopping = self._inbox.stopping
-        self._tell()
-        self._close_late()
-        if stopping:
-            return
-        if missed.give_up:
+            closing = self._closing and not self._inbox.receiving_now
+            self._look(now)
+        if missed.give_up and not stopping:
             self._ended(error)
-        elif missed.news:
+        elif missed.news and not stopping:
             log.warning("%s; trying again until it works", error)
-
-    def _close_late(self) -> None:
-        with self._lock:
-            last = self._closing and not self._inbox.receiving_now
-        if last:
-            self._inlet.close(timeout=LAST_WORDS)
+        return closing
 
     # -- running
 
     def _run(self) -> None:
+        over: Run | None = None
         while True:
-            with self._lock:
+            with self._lock:  # once for the end of a run and the start of the next one
                 now = clock.now()
+                if over is not None:
+                    self._conclude(over, now)
                 while not (entries := self._inbox.next_run(now)):
-                    if self._inbox.stopping:
-                        return
                     at = self._inbox.run_at()
                     self._runs_at = inf if at is None else at
-                    self._look()
+                    self._look(now)
+                    if self._inbox.stopping:
+                        return
                     self._runners.wait(at)
                     now = clock.now()
                 run = Run(entries, now)
                 self._runs[id(run)] = run
                 self._runs_at = inf
-                if now + self._stall < self._keeps_at:
-                    self._keeps_at = now + self._stall
-                    self._keeper.wake()
-                self._look()
-            self._caller.call(run, self._ran)
+                self._keep_time(now + self._stall)
+                self._look(now)
+            over = run if self._caller.call(run, self._ran) else None
 
-    def _ran(self, run: Run, error: BaseException | None) -> None:
+    def _ran(self, run: Run) -> None:
         with self._lock:
-            now = self._active_at = clock.now()
-            del self._runs[id(run)]
-            for entry in run.entries:
-                self._outcomes.conclude(entry, error, now)
-            self._inbox.ran(run.entries)
-            self._look()
-        if ends_program(error):
-            assert error is not None
-            self._ended(error)
-        self._tell()
+            now = clock.now()
+            self._conclude(run, now)
+            self._look(now)
+
+    def _conclude(self, run: Run, now: float) -> None:
+        self._active_at = now
+        del self._runs[id(run)]
+        for entry in run.entries:
+            self._outcomes.conclude(entry, run.error, now)
+        self._inbox.ran(run.entries)
+        if ends_program(run.error):
+            assert run.error is not None
+            self._ended(run.error)
 
     # -- settling
 
@@ -302,13 +301,12 @@ class Consumer:
                 while not self._poison and (settlement := self._inbox.next_settlement(clock.now())) is None:
                     if self._closing:
                         return
-                    at = self._inbox.settle_at()
-                    self._settles_at = inf if at is None else at
-                    self._settlers.wait(at)
+                    self._settles_at = inf
+                    self._settlers.wait(None)
                 self._settles_at = inf
                 poison, self._poison = self._poison, []
                 self._giving_up += len(poison)
-                self._look()
+                self._look(clock.now())
             given_up = sum(self._inlet.give_up(each) for each in poison)
             failed = [] if settlement is None else self._outcomes.carry_out(settlement)
             with self._lock:
@@ -317,8 +315,7 @@ class Consumer:
                 self._outcomes.dead_lettered += given_up
                 if settlement is not None:
                     self._outcomes.carried_out(settlement, failed, now)
-                self._look()
-            self._tell()
+                self._look(now)
 
     # -- keeping
 
@@ -336,7 +333,9 @@ class Consumer:
                         break
                     at = self._inbox.lease_at()
                     starts = [run.started for run in self._runs.values() if not run.stalled]
-                    self._keeps_at = min(inf if at is None else at, min(starts, default=inf) + self._stall)
+                    asked = self._keeps_at if self._keeps_at > now else inf
+                    self._keeps_at = min(asked, inf if at is None else at, min(starts, default=inf) + self._stall)
+                    self._look(now)
                     self._keeper.wait(None if self._keeps_at == inf else self._keeps_at)
             for run in stalled:
                 log.warning(
@@ -375,7 +374,7 @@ class Consumer:
                     else:
                         log.warning("%s", error)
                         self._inbox.not_extended(entry, now)
-                self._look()
+                self._look(now)
 
     def _lose(self, entries: list[Entry], now: float) -> None:
         for entry in entries:
@@ -391,7 +390,7 @@ class Consumer:
                 if len(run.entries) == 1 and run.entries[0] is entry:
                     run.cancel()
         if entries:
-            self._look()
+            self._look(now)
 
     def _stalled(self, now: float) -> list[Run]:
         found = [run for run in self._runs.values() if not run.stalled and now - run.started >= self._stall]
@@ -405,25 +404,32 @@ class Consumer:
     def _empty(self) -> bool:
         return not (self._inbox.in_memory or self._poison or self._giving_up)
 
-    def _look(self) -> None:
+    def _look(self, now: float) -> None:
         """Bring to work who has something to do. The lock is held."""
         inbox = self._inbox
-        at = inbox.run_at()
-        due = at is not None and at < self._runs_at
-        if (inbox.startable or due) and self._runners.available:
-            if at is not None:
-                self._runs_at = at
-            self._runners.wake()
+        if self._runners.available:
+            at = inbox.run_at()
+            due = at is not None and at < self._runs_at
+            if due or inbox.startable:
+                if at is not None:
+                    self._runs_at = at
+                self._runners.wake()
         at = inbox.settle_at()
-        if at is not None and at < self._settles_at and self._settlers.available:
+        if at is not None and at > now:  # the keeper keeps that time, too, and looks then: settlers come for work only
+            self._keep_time(at)
+        elif at is not None and at < self._settles_at and self._settlers.available:
             self._settles_at = at
             self._settlers.wake()
-        if self._receivers.available and inbox.wanted(clock.now()):
+        if self._receivers.available and inbox.wanted(now):
             self._receivers.wake()
-
-    def _tell(self) -> None:
-        if self._inbox.stopping:
+        if inbox.stopping:
             self._changed()
+
+    def _keep_time(self, at: float) -> None:
+        """Have the keeper look at that time, if it would not look before."""
+        if at < self._keeps_at:
+            self._keeps_at = at
+            self._keeper.wake()
 
     def _guarded(self, work: Callable[[], None]) -> Callable[[], None]:
         def guarded() -> None:
@@ -436,7 +442,7 @@ class Consumer:
         return guarded
 
     def _entry(self, delivery: Delivery) -> Entry:
-        inbound, inlet = delivery._inbound, self._inlet
+        inbound = delivery._inbound
         return Entry(
             inbound,
             delivery._ends,
@@ -447,5 +453,5 @@ class Consumer:
             size=len(inbound.body),
             handle_size=handle_size(inbound),
             # A run that fails this often is dead-lettered, so this one did not live to say that it failed.
-            suspect=delivery.attempt > inlet.declared.max_attempts and not inlet.of_dead_letters,
+            suspect=delivery.attempt > self._suspicious,
         )

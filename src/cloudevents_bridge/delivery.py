@@ -91,7 +91,18 @@ class Delivery:
     """
 
     __slots__ = (
-        *("__weakref__", "_again", "_ends", "_inbound", "_inlet", "_lease", "_postponed", "_unrun", "_word"),
+        *(
+            "__weakref__",
+            "_again",
+            "_ends",
+            "_inbound",
+            "_inlet",
+            "_lease",
+            "_lost_at",
+            "_postponed",
+            "_unrun",
+            "_word",
+        ),
         *("attempt", "event"),
     )
 
@@ -100,8 +111,7 @@ class Delivery:
         self.attempt = inbound.attempt or 1
         self._inlet = inlet
         self._inbound = inbound
-        self._lease = inbound.lease
-        self._ends = received + inbound.lease
+        self._grant(inbound.lease, received + inbound.lease)
         self._word: Word | None = None
         self._again: float | None = None  # seconds until the worker runs it again, when it was given back by hand
         self._postponed = False  # it was given back by `Postponed`
@@ -124,7 +134,7 @@ class Delivery:
     @property
     def lease_lost(self) -> bool:
         """Whether other consumers may have it by now. False once it is settled."""
-        return self._word is None and self._lease_over
+        return self._word is None and clock.now() >= self._lost_at
 
     def ack(self) -> None:
         """It is done: never deliver it again. Acking twice is harmless.
@@ -243,8 +253,8 @@ class Delivery:
     def _renewed(self) -> Delivery:
         """The same, for one more run here: the broker has not delivered it again."""
         again = Delivery(self._inlet, self._inbound, self.event, 0.0)
-        again.attempt, again._lease, again._ends = self.attempt + (not self._postponed), self._lease, self._ends
-        again._unrun = self._unrun + self._postponed
+        again._grant(self._lease, self._ends)
+        again.attempt, again._unrun = self.attempt + (not self._postponed), self._unrun + self._postponed
         return again
 
     def _bury(self, reason: str, error: BaseException | None) -> None:
@@ -285,14 +295,15 @@ class Delivery:
             self._word = word
             return True
 
-    @property
-    def _lease_over(self) -> bool:
-        """Whether other consumers may have it by now, by our own clock."""
-        return clock.now() >= self._ends - margin(self._lease)
+    def _grant(self, lease: float, ends: float) -> None:
+        """It is ours for so many seconds, until then."""
+        self._lease = lease
+        self._ends = ends
+        self._lost_at = ends - margin(lease)  # by our own clock, from when other consumers may have it
 
     def _lose(self) -> None:
         """The broker said that the lease is lost."""
-        self._ends = min(self._ends, clock.now())
+        self._grant(self._lease, min(self._ends, clock.now()))
 
     def _unclaim(self) -> None:
         self._word = None
@@ -308,7 +319,7 @@ class Delivery:
     def _check_lease(self) -> None:
         if self.lease_lost:
             raise LeaseLostError(
-                f"the lease of {self._name()} ended {clock.now() - self._ends + margin(self._lease):.3g} s ago and the "
+                f"the lease of {self._name()} ended {clock.now() - self._lost_at:.3g} s ago and the "
                 "event is delivered again: declare a longer lease, or extend it while working",
                 broker=self._inlet.session.broker,
             )

@@ -149,15 +149,15 @@ class Inlet:
     ) -> list[BridgeError | None]:
         asked = clock.now()
         outcomes = self._settle(verb, [delivery._inbound for delivery in deliveries], seconds, timeout=timeout)
-        errors: list[BridgeError | None] = []
-        for delivery, outcome in zip(deliveries, outcomes, strict=True):
-            if isinstance(outcome, Fault):
-                errors.append(self._error(verb, delivery, outcome))
-                continue
-            errors.append(None)
-            if verb == "extend":
-                delivery._lease, delivery._ends = outcome.lease, asked + outcome.lease
-        if verb != "extend":
+        errors = [
+            self._error(verb, delivery, outcome) if isinstance(outcome, Fault) else None
+            for delivery, outcome in zip(deliveries, outcomes, strict=True)
+        ]
+        if verb == "extend":
+            for delivery, outcome in zip(deliveries, outcomes, strict=True):
+                if isinstance(outcome, Done):
+                    delivery._grant(outcome.lease, asked + outcome.lease)
+        else:
             with self.guard:
                 for delivery in deliveries:
                     self._out.pop(delivery, None)

@@ -6,6 +6,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from cloudevents_bridge import clock
 from cloudevents_bridge.core.inbox import Inbox
 from cloudevents_bridge.core.lanes import Entry
 from cloudevents_bridge.core.settlements import Settlement
@@ -43,7 +44,7 @@ class Outcomes:
         """Take the outcome of a run: what its handler raised, or None. The caller holds the inbox's lock."""
         delivery: Delivery = entry.delivery
         inbox = self._inbox
-        if entry.state == "running" and not entry.lost and delivery.lease_lost:
+        if now >= delivery._lost_at and delivery._word is None and entry.state == "running" and not entry.lost:
             inbox.lose(entry, now)
         if entry.lost or entry.state != "running":
             self.failed += 1
@@ -125,7 +126,8 @@ class Outcomes:
             if delivery._word is None:
                 delivery._word = "given back"
         if settlement.verb == "ack":  # asked again at the last moment: some brokers take a stale ack for a good one
-            late = [delivery for delivery in deliveries if delivery._lease_over]
+            now = clock.now()
+            late = [delivery for delivery in deliveries if now >= delivery._lost_at]
             for delivery in late:
                 log.warning("the lease of %s ended before it could be acked: it is delivered again", name(delivery))
             deliveries = [delivery for delivery in deliveries if delivery not in late] if late else deliveries

@@ -31,6 +31,7 @@ class Run(Struct, eq=False):
         thread: where it runs; None while it is on the event loop.
         task: its coroutine.
         stalled: it was reported for taking long.
+        error: what the handler raised.
     """
 
     entries: list[Entry]
@@ -38,6 +39,7 @@ class Run(Struct, eq=False):
     thread: int | None = None
     task: Task | None = None
     stalled: bool = False
+    error: BaseException | None = None
 
     def stack(self) -> str:
         """Where it is now, as lines of text."""
@@ -66,24 +68,28 @@ class Caller:
         self._context = contextvars.copy_context()
         self._here: dict[int, Run] = {}
 
-    def call(self, run: Run, ended: Callable[[Run, BaseException | None], None]) -> None:
-        """Call the handler, and `ended` with what it raised: before this returns, or later on the event loop."""
+    def call(self, run: Run, ended: Callable[[Run], None]) -> bool:
+        """Call the handler. False: what it does goes on, and `ended` is called on the event loop when it is over."""
         run.thread = thread = threading.get_ident()
         self._here[thread] = run
-        error: BaseException | None = None
         result: object = None
         context = self._context.copy()
         try:
             result = context.run(self._program, [entry.delivery for entry in run.entries])
         except BaseException as raised:  # noqa: BLE001 - whatever a handler raises is its outcome
-            error = raised
+            run.error = raised
         finally:
             del self._here[thread]
-        if isinstance(result, Coroutine):
-            run.thread = None
-            run.task = self._loop().start(result, context, lambda raised: ended(run, raised))
-        else:
-            ended(run, error)
+        if result is None or not isinstance(result, Coroutine):
+            return True
+
+        def over(error: BaseException | None) -> None:
+            run.error = error
+            ended(run)
+
+        run.thread = None
+        run.task = self._loop().start(result, context, over)
+        return False
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, object]) -> object:
         over: Future[None] = Future()

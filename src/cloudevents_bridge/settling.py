@@ -14,6 +14,8 @@ from cloudevents_bridge.errors import BridgeError, ErrorCode
 from cloudevents_bridge.faults import fault_of, to_error
 from cloudevents_bridge.session import Session
 
+_UNTRIED = Fault(ErrorCode.INTERNAL, retryable=False, maybe_applied=False, message="it was not tried")
+
 
 def settle(
     session: Session,
@@ -30,7 +32,7 @@ def settle(
     Args:
         timeout: seconds for all of it; None: as the session says.
     """
-    outcomes: dict[int, Done | Fault] = {}
+    outcomes: list[Done | Fault] = [_UNTRIED] * len(messages)
     todo: Sequence[int] = range(len(messages))
 
     def attempt(left: float) -> None:
@@ -40,7 +42,7 @@ def settle(
             results = _send(session, driver, verb, [messages[place] for place in chunk], seconds, reason, left)
             for place, said in zip(chunk, results, strict=True):
                 if isinstance(said, Fault):
-                    outcomes[place] = fault = _with_lost_answer(said, outcomes.get(place))
+                    outcomes[place] = fault = _with_lost_answer(said, outcomes[place])
                     if fault.retryable:
                         again.append(place)
                 else:
@@ -56,7 +58,7 @@ def settle(
         config = session.config
         limit = config.timeout if timeout is None else timeout
         config.backoff.call(attempt, timeout=limit, clock=clock.now, sleep=time.sleep)
-    return [outcomes[place] for place in range(len(messages))]
+    return outcomes
 
 
 def handle_size(message: Inbound) -> int:
@@ -64,13 +66,17 @@ def handle_size(message: Inbound) -> int:
     return len(message.handle) if isinstance(message.handle, (str, bytes)) else 0
 
 
-def _cut(places: Sequence[int], messages: Sequence[Inbound], traits: ReceiveTraits) -> Iterator[list[int]]:
+def _cut(places: Sequence[int], messages: Sequence[Inbound], traits: ReceiveTraits) -> Iterator[Sequence[int]]:
     """What goes into each request."""
+    if not traits.settle_bytes:
+        for start in range(0, len(places), traits.settle_count):
+            yield places[start : start + traits.settle_count]
+        return
     chunk: list[int] = []
     size = 0
     for place in places:
         more = handle_size(messages[place])
-        if chunk and (len(chunk) >= traits.settle_count or 0 < traits.settle_bytes < size + more):
+        if chunk and (len(chunk) >= traits.settle_count or traits.settle_bytes < size + more):
             yield chunk
             chunk, size = [], 0
         chunk.append(place)
@@ -98,7 +104,7 @@ def _send(
     return outcomes
 
 
-def _with_lost_answer(fault: Fault, earlier: Done | Fault | None) -> Fault:
+def _with_lost_answer(fault: Fault, earlier: Done | Fault) -> Fault:
     """A failure after a lost answer: it may have been done all the same."""
     lost = isinstance(earlier, Fault) and earlier.maybe_applied
     return replace(fault, maybe_applied=True) if lost else fault

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cloudevents_bridge.core.inbox import Inbox
+from cloudevents_bridge.core.inbox import LINGER, LINGER_IN_ORDER, Inbox
 from cloudevents_bridge.core.lanes import Entry
 from cloudevents_bridge.driver import ReceiveTraits
 
@@ -15,7 +15,13 @@ LATER = 1.0
 
 
 def inbox_of(
-    *, settle: Any = "each", nack_delay: float = 0.0, settle_count: int = 10, free: bool = True, **settings: Any
+    *,
+    settle: Any = "each",
+    nack_delay: float = 0.0,
+    settle_count: int = 10,
+    free: bool = True,
+    key_batches: bool = False,
+    **settings: Any,
 ) -> Inbox:
     traits = ReceiveTraits(
         batch_count=10,
@@ -29,6 +35,7 @@ def inbox_of(
         settle=settle,
         free_release=free,
         dead=settle == "each",
+        key_batches=key_batches,
     )
     return Inbox(traits, **settings)
 
@@ -329,3 +336,17 @@ def test_while_many_cannot_be_run_nothing_more_is_fetched() -> None:
     inbox.ran([entry])
     assert inbox.next_settlement(5.0 + LATER) is not None
     assert inbox.wanted(5.0) > 0
+
+
+@pytest.mark.parametrize(("key_batches", "linger"), [(False, LINGER), (True, LINGER_IN_ORDER)])
+def test_an_ack_waits_for_company_while_others_run_and_no_longer(key_batches: bool, linger: float) -> None:
+    """Where it keeps back those behind it at the broker, it does not wait as long."""
+    inbox = inbox_of(concurrency=2, key_batches=key_batches)
+    first, second = deliver(inbox, "1", "2")
+    runs(inbox)
+    end(inbox, first, now=1.0)
+    assert inbox.next_settlement(1.0 + 0.9 * linger) is None
+    assert inbox.settle_at() == 1.0 + linger
+    end(inbox, second, now=1.0)
+    assert inbox.settle_at() == 1.0
+    assert settles(inbox, 1.0) == [("ack", 0.0, ["1", "2"])]

@@ -37,6 +37,38 @@ def test_it_begins_with_one_and_doubles_with_success() -> None:
     assert asked == [1, 2, 4, 8]
 
 
+def test_one_run_tells_whether_to_fetch_ahead() -> None:
+    """A handler that takes a millisecond, behind requests that take ten: one at a time, all are handled in between."""
+    prefetch, now, asked = Prefetch(1, 10, 1), 0.0, []
+    for _ in range(6):
+        now += 0.01
+        number = wanted(prefetch, now)
+        asked.append(number)
+        prefetch.begin(number)
+        now += 0.01
+        prefetch.received(number, [1] * number)
+        wanted(prefetch, now, active=number, ready=number)
+        for _ in range(number):
+            now += 0.001
+            prefetch.handled(now, well=True)
+    assert asked == [1, 2, 4, 8, 10, 10]
+
+
+def test_a_first_run_that_takes_long_tells_too() -> None:
+    prefetch = Prefetch(1, 10, 1)
+    wanted(prefetch, 0.0, active=1)
+    prefetch.handled(2.0, well=True)
+    assert prefetch.most == 1
+
+
+def test_it_asks_for_all_that_a_receive_can_bring_where_there_is_room_for_it() -> None:
+    prefetch, now = grown(ahead=0.0145)
+    assert prefetch.most == 15
+    assert wanted(prefetch, now, active=6, ready=5, free=0) == 0
+    assert wanted(prefetch, now, active=5, ready=4, free=0) == 10
+    assert wanted(prefetch, now, active=6, ready=0, free=1) == 9  # a slot has nothing to do
+
+
 def test_what_failed_is_no_success() -> None:
     prefetch = Prefetch(8, 10, 1)
     for _ in range(20):

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from scripted import Scripted, busy, event, refused, until
 
-from cloudevents_bridge import Broker, Capability, CloudEvent, Delivery, Retry, RetryPolicy, Subscription, Topic
+from cloudevents_bridge import Broker, Capability, CloudEvent, Delivery, Retry, RetryPolicy, Subscription, Topic, clock
 from cloudevents_bridge.driver import Done
 from cloudevents_bridge.errors import ErrorCode, LeaseLostError
 from cloudevents_bridge.obituary import read
@@ -486,7 +486,7 @@ def test_an_ack_that_comes_too_late_is_not_sent(
         until(lambda: scripted.calls["ack"] == 1)
         scripted.put(event("17"))
         until(lambda: working.stats.handled == 2)
-        until(lambda: all(delivery._lease_over for delivery in seen))
+        until(lambda: all(clock.now() >= delivery._lost_at for delivery in seen))
         settlers.set()
         until(lambda: "event 17" in caplog.text)
     assert [settled.ids for settled in scripted.settles if settled.verb == "ack"] == [["slow"]]

@@ -19,8 +19,10 @@ from cloudevents_bridge.core.prefetch import AHEAD, MAX_BYTES, Prefetch
 from cloudevents_bridge.core.settlements import Settlement, Settlements, Verb, Watermarks
 from cloudevents_bridge.driver import ReceiveTraits
 
-LINGER = 0.01
+LINGER = 0.1
 """Seconds that a settled delivery waits for company, while others run."""
+LINGER_IN_ORDER = 0.01
+"""The same where it keeps back what follows it of its ordering key."""
 UNRUN = 10
 """Deliveries held that could not be run, through no fault of theirs, from which nothing more is fetched: it would fare
 no better."""
@@ -70,6 +72,7 @@ class Inbox:
         self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._max_held = MAX_HELD if max_held is None else max_held
         self._unsettled_most = traits.settle_count * (settlers + 1)
+        self._futile = max(UNRUN, concurrency * batch)
         self._blocked_most = min(2 * traits.batch_count, self._max_held)
         self._prefetch = Prefetch(
             concurrency * batch,
@@ -80,7 +83,8 @@ class Inbox:
         )
         self._lanes = Lanes()
         self._leases = Leases()
-        self._settlements = Settlements(traits.settle_count, traits.settle_bytes, LINGER)
+        linger = LINGER_IN_ORDER if traits.key_batches else LINGER
+        self._settlements = Settlements(traits.settle_count, traits.settle_bytes, linger)
         self._marks = Watermarks() if traits.settle == "prefix" else None
         self._holding = Holding()
         self._in_runs = 0
@@ -344,9 +348,13 @@ class Inbox:
 
     @property
     def _fetches_nothing(self) -> bool:
-        full = self._marks is not None and self._holds_too_much
-        futile = self._holding.unrun >= max(UNRUN, self._concurrency * self._batch)
-        return self.stopping or full or futile or self._alone is not None or bool(self._lanes.suspects)
+        return (
+            self.stopping
+            or self._alone is not None
+            or bool(self._lanes.suspects)
+            or self._holding.unrun >= self._futile
+            or (self._marks is not None and self._holds_too_much)
+        )
 
     @property
     def _holds_too_much(self) -> bool:

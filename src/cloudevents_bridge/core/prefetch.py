@@ -17,7 +17,8 @@ class Prefetch:
 
     After a start it asks for one delivery, and for twice as many each time that as many were handled, or that handlers
     ran for a moment: a delivery that kills the process takes few others with it. While the subscription is empty one
-    receive waits; there are more only after receives that came back full.
+    receive waits; there are more only after receives that came back full. Where more than a receive brings may be in
+    memory, a receive asks for all it can bring, unless a slot is free with nothing for it.
 
     Args:
         slots: deliveries that can be handled at once.
@@ -25,6 +26,10 @@ class Prefetch:
         receives: receives that may wait at once, at most.
         ahead: seconds of work to fetch ahead.
         max_bytes: bytes in memory from which nothing more is fetched.
+
+    Attributes:
+        polls: receives under way.
+        most: deliveries in memory, at most: those that run, and what the handlers do in a moment.
     """
 
     def __init__(
@@ -40,17 +45,13 @@ class Prefetch:
         self._grows_at: float | None = None
         self._allowed = 1
         self._asked = 0
-        self._polls = 0
+        self.polls = 0
+        self.most = slots
         self._not_before = 0.0
         self._handled = 0
         self._since: float | None = None
         self._rate = 0.0
         self._average = 0.0
-
-    @property
-    def polls(self) -> int:
-        """Receives under way."""
-        return self._polls
 
     def wanted(self, now: float, *, active: int, ready: int, free: int, size: int) -> int:
         """How many one more receive is to ask for now; 0: none is to begin.
@@ -62,14 +63,15 @@ class Prefetch:
             size: bytes in memory.
         """
         self._measure(now, idle=active == 0)
-        if now >= self._not_before:
+        if self._not_before and now >= self._not_before:
             self._not_before = 0.0
-        if self._polls >= self._allowed or self._not_before or (size >= self._max_bytes and active):
+        if self.polls >= self._allowed or self._not_before or (size >= self._max_bytes and active):
             return 0
         window = min(self._window, self.most)
         room = window - active - self._asked
+        enough = min(self._batch, max((window + 1) // 2, window - self._slots))
         starving = free > ready + self._asked
-        if room < 1 or (room < min(self._batch, (window + 1) // 2) and not starving):
+        if room < 1 or (room < enough and not starving):
             return 0
         asked = min(room, self._batch)
         if self._average:
@@ -78,17 +80,12 @@ class Prefetch:
 
     def begin(self, asked: int) -> None:
         """A receive begins."""
-        self._polls += 1
+        self.polls += 1
         self._asked += asked
-
-    @property
-    def most(self) -> int:
-        """Deliveries in memory, at most: those that run, and what the handlers do in a moment."""
-        return self._slots + min(int(self._rate * self._ahead), self._deepest)
 
     def received(self, asked: int, sizes: list[int]) -> None:
         """A receive came back."""
-        self._polls -= 1
+        self.polls -= 1
         self._asked -= asked
         if not sizes:
             self._allowed = 1
@@ -100,7 +97,7 @@ class Prefetch:
 
     def failed(self, asked: int, until: float) -> None:
         """A receive failed; no other begins before `until`."""
-        self._polls -= 1
+        self.polls -= 1
         self._asked -= asked
         self._allowed = 1
         self._not_before = until
@@ -113,13 +110,16 @@ class Prefetch:
         """A delivery was handled, well or not."""
         if self._since is None:
             self._since = now
-        self._handled += 1
+        else:
+            self._handled += 1
+        if not self._rate:  # the first one tells already whether it is worth to fetch ahead
+            self._rate_until(now)
         if well and self._window < self.most:
             self._window += 1
 
     def wake_at(self) -> float | None:
         """When to ask `wanted` again although nothing happened; None: never."""
-        if self._not_before and not self._polls:
+        if self._not_before and not self.polls:
             return self._not_before
         return self._grows_at if self._window < self.most else None
 
@@ -131,9 +131,17 @@ class Prefetch:
         elif now >= self._grows_at:
             self._window = min(2 * self._window, max(self.most, 1))
             self._grows_at = now + SURVIVED
+        if self._since is None:
+            self._since = None if idle else now
+        elif self._handled >= max(self._window, SAMPLE) or now - self._since >= AHEAD / 2:
+            self._rate_until(now)
+            self._since = None if idle else now
+
+    def _rate_until(self, now: float) -> None:
+        """How fast the handlers were since they began, or were last looked at."""
         if self._since is None or now <= self._since:
             return
-        if self._handled >= max(self._window, SAMPLE) or now - self._since >= AHEAD / 2:
-            rate = self._handled / (now - self._since)
-            self._rate = rate if not self._rate else (self._rate + rate) / 2
-            self._handled, self._since = 0, None if idle else now
+        rate = self._handled / (now - self._since)
+        self._rate = rate if not self._rate else (self._rate + rate) / 2
+        self.most = self._slots + min(int(self._rate * self._ahead), self._deepest)
+        self._handled, self._since = 0, now

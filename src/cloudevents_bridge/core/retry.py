@@ -50,9 +50,20 @@ class Backoff:
         Raises:
             BridgeError: the last one. Only those with `.retryable` are tried again.
         """
+        deadline = clock() + timeout
+        try:
+            return operation(timeout)  # nearly always all there is to it, and tenacity costs more than a small request
+        except BridgeError as error:
+            if not error.retryable:
+                raise
+            failed: list[BridgeError] = [error]
+
         import tenacity
 
-        deadline = clock() + timeout
+        def again() -> T:
+            if failed:
+                raise failed.pop()  # which counts as the first attempt
+            return operation(max(deadline - clock(), 0.0))
 
         def wait(state: RetryCallState) -> float:
             return self.delay(state.attempt_number, _error(state).retry_after) or 0.0
@@ -64,7 +75,7 @@ class Backoff:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_retryable), wait=wait, stop=stop, sleep=sleep, reraise=True
         )
-        return retrying(lambda: operation(max(deadline - clock(), 0.0)))
+        return retrying(again)
 
 
 class _Attempt:

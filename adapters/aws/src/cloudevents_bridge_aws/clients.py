@@ -6,7 +6,7 @@ import threading
 from bisect import bisect_right
 from typing import Any
 
-from cloudevents_bridge_aws import form
+from cloudevents_bridge_aws import answers, form
 from cloudevents_bridge_aws.options import Options
 
 _LIMITS = (0.5, 1.5, 4.0, 10.0)
@@ -21,6 +21,7 @@ class Clients:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._session = options.session
+        self._own: Any = None
         self._clients: dict[tuple[str, str, float], Any] = {}
         self._account = options.account
         self._lock = threading.Lock()
@@ -44,7 +45,11 @@ class Clients:
     def session(self) -> Any:
         """The `boto3.Session`."""
         with self._lock:
-            return self._open_session()
+            if self._session is None:
+                import boto3
+
+                self._session = boto3.Session(botocore_session=self._own_session())
+            return self._session
 
     def close(self) -> None:
         """Close the connections that are not in use. Idempotent."""
@@ -75,19 +80,22 @@ class Clients:
             tcp_keepalive=True,
             user_agent_extra="cloudevents-bridge",
         )
+        endpoint = self._options.endpoint
         if self._options.client is not None:
             made = self._options.client(service, region, config)
+        elif self._options.session is not None:
+            made = self._options.session.client(service, region_name=region, endpoint_url=endpoint, config=config)
         else:
-            made = self._open_session().client(
-                service, region_name=region, endpoint_url=self._options.endpoint, config=config
-            )
+            made = self._own_session().create_client(service, region_name=region, endpoint_url=endpoint, config=config)
         if service == "sns":
             form.install(made)
+        answers.install(made, service)
         return made
 
-    def _open_session(self) -> Any:
-        if self._session is None:
-            import boto3  # a quarter of a second
+    def _own_session(self) -> Any:
+        """What a `boto3.Session` is made on. boto3 itself brings along how files go to S3, which takes longer."""
+        if self._own is None:
+            import botocore.session  # more than a tenth of a second
 
-            self._session = boto3.Session()
-        return self._session
+            self._own = botocore.session.Session()
+        return self._own

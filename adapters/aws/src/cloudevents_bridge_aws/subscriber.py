@@ -133,7 +133,7 @@ class Subscriber:
         return address
 
     def _inbound(self, message: Mapping[str, Any], until: float) -> Inbound:
-        body, attributes = wire.unpack(message["Body"], message.get("MessageAttributes", {}))
+        body, attributes = wire.unpack(message["Body"], message.get("MessageAttributes") or {})
         system = message.get("Attributes", {})
         group = system.get("MessageGroupId") if self._keyed else None
         return Inbound(

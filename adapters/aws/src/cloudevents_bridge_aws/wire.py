@@ -28,7 +28,7 @@ MAX_ATTRIBUTES = 10
 BODY = "ceb-body"
 MORE = "ceb-more"
 _EMPTY = "="  # the base64 of nothing would be an empty body, which SQS refuses
-_REFUSED = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_REFUSED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # what is taken takes 6 ms to compile
 _CONTROL = bytes({*range(0x20)} - {*b"\t\n\r"})
 _NAME = re.compile(r"(?!(?i:aws|amazon)\.)[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _USUAL: Mapping[str, str] = MappingProxyType({"content-type": CONTENT_TYPE})
