@@ -165,7 +165,7 @@ class FetchesWithoutBound(BrokenShell, Prefetch):
     caught_by = "worker.slow_handler_bounds_what_is_held"
 
     def wanted(self, now: float, *, active: int, ready: int, free: int, size: int) -> int:
-        return 0 if self._polls else self._batch
+        return 0 if self.polls else self._batch
 
 
 class CountsNoBytes(BrokenShell, Prefetch):

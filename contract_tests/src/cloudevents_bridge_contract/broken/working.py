@@ -26,9 +26,10 @@ class AcksBeforeTheHandlerReturns(BrokenShell, Caller):
 
     caught_by = "worker.nothing_is_acked_before_its_handler_returns"
 
-    def call(self, run: Run, ended: Callable[[Run, BaseException | None], None]) -> None:
-        ended(run, None)
-        super().call(run, lambda run, error: None)
+    def call(self, run: Run, ended: Callable[[Run], None]) -> bool:
+        ended(run)
+        super().call(run, lambda run: None)
+        return False
 
 
 class AcksWhatFailed(BrokenShell, Outcomes):
@@ -65,7 +66,7 @@ class SettlesLostLeases(BrokenShell, Outcomes):
 
     def conclude(self, entry: Entry, error: BaseException | None, now: float) -> None:
         entry.lost = False
-        entry.delivery._ends = inf
+        entry.delivery._lost_at = inf
         super().conclude(entry, error, now)
 
 
@@ -83,13 +84,15 @@ class KeepsTheSlotOfARetry(BrokenShell, Caller):
 
     caught_by = "worker.poison_event_does_not_stop_the_others"
 
-    def call(self, run: Run, ended: Callable[[Run, BaseException | None], None]) -> None:
-        def wait(run: Run, error: BaseException | None) -> None:
-            if isinstance(error, Retry) and error.delay:
-                time.sleep(error.delay)
-            ended(run, error)
+    def call(self, run: Run, ended: Callable[[Run], None]) -> bool:
+        def wait(run: Run) -> None:
+            if isinstance(run.error, Retry) and run.error.delay:
+                time.sleep(run.error.delay)
+            ended(run)
 
-        super().call(run, wait)
+        if super().call(run, wait):
+            wait(run)
+        return False
 
 
 class DropsWhatItFetchedAhead(BrokenShell, Inlet):
@@ -115,12 +118,12 @@ class DropsWhatComesLate(BrokenShell, Consumer):
     caught_by = "worker.what_comes_after_stop_goes_back_at_once"
     over = AWKWARD
 
-    def _received(self, asked: int, deliveries: list[Delivery], poison: list[Poison]) -> None:
+    def _received(self, asked: int, deliveries: list[Delivery], poison: list[Poison]) -> bool:
         if self._inbox.stopping:
             for delivery in deliveries:
                 self._inlet._out.pop(delivery, None)
             deliveries = []
-        super()._received(asked, deliveries, poison)
+        return super()._received(asked, deliveries, poison)
 
 
 class TakesAgainAtStop(BrokenShell, Inlet):
