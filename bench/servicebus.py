@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import threading
 import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -71,6 +72,32 @@ def ours_receive(at: At, count: int) -> None:
             count -= len(deliveries)
 
 
+def ours_worker(at: At, count: int) -> None:
+    left = Countdown(count)
+
+    def handle(event: CloudEvent) -> None:
+        _ = event.data
+        left.one_less()
+
+    with at.broker.worker().add(at.topic, "reader", handle):
+        left.ended.wait()
+
+
+class Countdown:
+    """Ends when it has been told `count` times, from any thread."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._lock = threading.Lock()
+        self.ended = threading.Event()
+
+    def one_less(self) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                self.ended.set()
+
+
 def sdk_receive(at: At, count: int) -> None:
     with at.client.get_subscription_receiver(at.topic, "reader") as receiver:
         while count:
@@ -86,6 +113,7 @@ PUBLISHING = {
 }
 RECEIVING = {
     "cloudevents-bridge: receive, data, ack_many": ours_receive,
+    "cloudevents-bridge: worker": ours_worker,
     "azure-servicebus: receive_messages, complete_message": sdk_receive,
 }
 
@@ -118,8 +146,9 @@ def main() -> None:
                     broker.topology.delete(Topic(at.topic))
     print(machine())
     print(f"{arguments.events} events of {SIZE} bytes, {arguments.rounds} rounds, medians\n")
-    for group in (PUBLISHING, RECEIVING):
-        print(beside(tuple(group), costs))
+    by_hand, worker, sdk = RECEIVING
+    for group in (tuple(PUBLISHING), (by_hand, sdk), (worker, sdk)):
+        print(beside(group, costs))
 
 
 def _place(broker: Broker, client: ServiceBusClient) -> At:

@@ -36,6 +36,7 @@ HELD = 1.5
 """Seconds for which connections are held: longer than the publishers that do not try again wait."""
 PART = 20
 """Events in one publish to Event Grid: few, for many requests."""
+KEYS = 10
 PAUSE = 0.5
 """Seconds from one disturbance to the next."""
 
@@ -45,8 +46,11 @@ def url(running: Running, port: int) -> str:
     return f"azure-servicebus://faulty?endpoint=amqp://127.0.0.1:{port}&administration={running.administration}"
 
 
-def on_servicebus(count: int, seed: int, *, deadline: float = 100.0) -> storm.Outcome:
-    topic = _topic(1000)
+def on_servicebus(count: int, seed: int, *, keys: int = 0, deadline: float = 100.0) -> storm.Outcome:
+    """Args:
+    keys: ordering keys; 0: the topic is not ordered.
+    """
+    topic = _topic(1000, ordered=keys > 0)
     made, pick = Counter[str](), random.Random(seed)
     with ExitStack() as stack:
         running = stack.enter_context(servicebus.started())
@@ -67,7 +71,7 @@ def on_servicebus(count: int, seed: int, *, deadline: float = 100.0) -> storm.Ou
                 sleep(HELD)
 
         stack.enter_context(storm.repeatedly(disturb, PAUSE))
-        return storm.run(topic, patient, hasty, count, seed=seed, faults=made, deadline=deadline)
+        return storm.run(topic, patient, hasty, count, seed=seed, faults=made, keys=keys, deadline=deadline)
 
 
 def on_eventgrid(count: int, seed: int, *, deadline: float = 100.0) -> storm.Outcome:
@@ -92,10 +96,16 @@ def on_eventgrid(count: int, seed: int, *, deadline: float = 100.0) -> storm.Out
                 )
 
 
-def _topic(max_attempts: int) -> Topic:
+def on_sessions(count: int, seed: int) -> storm.Outcome:
+    return on_servicebus(count, seed, keys=KEYS)
+
+
+def _topic(max_attempts: int, *, ordered: bool = False) -> Topic:
     reader = Subscription("reader", lease=3.0, max_attempts=max_attempts)
-    return Topic(f"faulty-{uuid.uuid4().hex[:8]}", subscriptions=[reader])
+    return Topic(f"faulty-{uuid.uuid4().hex[:8]}", ordered=ordered, subscriptions=[reader])
 
 
 if __name__ == "__main__":
-    raise SystemExit(storm.main(__doc__, {"servicebus": on_servicebus, "eventgrid": on_eventgrid}))
+    raise SystemExit(
+        storm.main(__doc__, {"servicebus": on_servicebus, "sessions": on_sessions, "eventgrid": on_eventgrid})
+    )

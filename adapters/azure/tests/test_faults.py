@@ -35,6 +35,13 @@ def test_nothing_is_lost_or_falsely_reported_by_service_bus_over_faults() -> Non
 
 
 @pytest.mark.usefixtures("_servicebus")
+def test_nothing_is_lost_falsely_reported_or_overtaken_in_sessions_over_faults() -> None:
+    outcome = azure_storms.on_sessions(1500, 7)
+    _is_true(outcome, 1500)
+    assert {"cut", "held"} <= set(outcome.faults), "not every fault was tried"
+
+
+@pytest.mark.usefixtures("_servicebus")
 def test_worker_resumes_when_the_broker_was_restarted() -> None:
     topic = Topic(f"restart-{uuid.uuid4().hex[:8]}", subscriptions=["reader"])
     with started() as running, connect(azure_storms.url(running, running.server.port), topics=[topic]) as broker:
@@ -42,6 +49,6 @@ def test_worker_resumes_when_the_broker_was_restarted() -> None:
 
 
 def _is_true(outcome: storm.Outcome, count: int) -> None:
-    assert (outcome.lost, outcome.false) == (0, 0), outcome
+    assert (outcome.lost, outcome.false, outcome.overtaken) == (0, 0, 0), outcome
     assert outcome.accepted + outcome.refused + outcome.unknown == count
     assert outcome.accepted > count / 4

@@ -108,7 +108,7 @@ class Connection:
 
         link = Link(lambda: self._client.sender(Entity("ceb-ping")), self._watch)
         try:
-            with link.turns.turn(timeout), link.use(timeout):
+            with link.turns, link.use(timeout):
                 pass
         except errors.OpeningError as error:
             if errors.condition(error.__cause__ or error) not in ("amqp:not-found", "amqp:unauthorized-access"):

@@ -79,7 +79,7 @@ class Link:
 
     def close(self) -> None:
         """In good order. Waits for whoever uses it."""
-        with self.turns.turn(threading.TIMEOUT_MAX):
+        with self.turns:
             self._closed = True
             native, self._native = self._native, None
             if native is not None:
@@ -133,9 +133,21 @@ class Pool:
         try:
             yield link
         finally:
-            link.turns.release()
-            with self._free:
-                self._free.notify()
+            self._done(link)
+
+    @contextmanager
+    def turn(self, link: Link, timeout: float) -> Iterator[None]:
+        """A link of ours, in turn, whoever uses it now.
+
+        Raises:
+            StalledError: if others used it for so long.
+        """
+        if not link.turns.acquire(timeout):
+            raise StalledError(f"the connection was in use for {timeout:g} s")
+        try:
+            yield
+        finally:
+            self._done(link)
 
     def close(self) -> None:
         with self._free:
@@ -143,6 +155,11 @@ class Pool:
             links, self._links = self._links, []
             self._free.notify_all()
         close_all(links)
+
+    def _done(self, link: Link) -> None:
+        link.turns.release()
+        with self._free:
+            self._free.notify()
 
     def _take(self, timeout: float) -> Link:
         end = monotonic() + timeout

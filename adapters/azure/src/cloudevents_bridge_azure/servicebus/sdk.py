@@ -7,8 +7,9 @@ Those are in this file only, and tests fail where a version of the SDK does them
 - Credit is taken back, and what comes on it meanwhile is handed out: what a `receive_messages` asked for and did not
   get stays out with the SDK, and what is delivered on it afterwards waits for a reader.
 - A batch takes messages that are encoded: the SDK encodes each twice.
-- What came is handed out when nothing more comes for a moment: the SDK waits a fifth of a second, and reads frame by
-  frame.
+- What came is handed out when nothing more comes for a moment: the SDK waits a fifth of a second, also where something
+  was fetched ahead, and reads frame by frame.
+- A receive that waits can be ended: the SDK's ends with its time.
 - Opening goes from frame to frame: the SDK sleeps for a twentieth of a second after each, nine times.
 - Its socket is closed: the SDK leaves it open where a connection has failed on the way.
 - A receiver without prefetch has a thread that reads its connection every five seconds, beside whoever uses it. Made

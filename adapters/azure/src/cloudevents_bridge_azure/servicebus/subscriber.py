@@ -127,7 +127,7 @@ class Subscriber:
         outcomes: list[Done | Fault] = []
         end = monotonic() + timeout
         try:
-            with came.turns.turn(timeout), came.use(max(end - monotonic(), 0.001)) as receiver:
+            with self._receivers.turn(came, timeout), came.use(max(end - monotonic(), 0.001)) as receiver:
 
                 def extend(message: Any) -> Done:
                     receiver.renew_message_lock(message, timeout=timeout)

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from cloudevents_bridge_azure.servicebus.errors import StalledError
 
 
 class Turns:
@@ -54,17 +50,11 @@ class Turns:
             self.release()
             self.acquire(threading.TIMEOUT_MAX)
 
-    @contextmanager
-    def turn(self, timeout: float) -> Iterator[None]:
-        """Raises:
-        StalledError: if others had it for so long.
-        """
-        if not self.acquire(timeout):
-            raise StalledError(f"a connection was in use for {timeout:g} s")
-        try:
-            yield
-        finally:
-            self.release()
+    def __enter__(self) -> None:
+        self.acquire(threading.TIMEOUT_MAX)
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
 
     def _left(self, turn: threading.Lock) -> bool:
         """Wait no more. Not: it has come to be ours meanwhile."""
