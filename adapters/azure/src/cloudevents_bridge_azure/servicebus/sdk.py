@@ -207,7 +207,7 @@ def _drain(handler: Any, link: Any) -> None:
         link.flow(link_credit=link.current_link_credit, drain=True)
         end = monotonic() + DRAINING
         while link.current_link_credit > 0 and monotonic() < end:
-            handler._connection.listen(wait=TICK, batch=PREFETCH)
+            handler._connection.listen(wait=TICK)
     finally:
         del link._incoming_flow
     if link.current_link_credit > 0:
