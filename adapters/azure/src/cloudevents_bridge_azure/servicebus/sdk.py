@@ -34,7 +34,7 @@ PREFETCH = 100
 """Messages of a session that are fetched ahead: at least as many as one receive asks for, or the SDK reorders them."""
 DRAINING = 2.0
 """Seconds within which the service says that credit is used up. One that throttles may take far longer."""
-_DELIVERY_COUNT, _LINK_CREDIT = 5, 6  # of a flow frame
+_DELIVERY_COUNT = 5  # in a flow frame
 _TURNED_OFF = 1
 _CUT = "_ceb_cut"
 _PATIENCE = 0.5  # seconds after which the SDK looks at its own clock
@@ -198,9 +198,11 @@ def take_back(receiver: Any) -> int:
 
 def _drain(handler: Any, link: Any) -> None:
     """Have the service use the credit up, with messages or without (AMQP 1.0, part 2.6.7)."""
+    limit = link.delivery_count + link.current_link_credit
 
     def used_up(frame: Any) -> None:
-        link.delivery_count, link.current_link_credit = frame[_DELIVERY_COUNT], frame[_LINK_CREDIT] or 0
+        link.delivery_count = frame[_DELIVERY_COUNT]
+        link.current_link_credit = limit - link.delivery_count
 
     link._incoming_flow = used_up
     try:
