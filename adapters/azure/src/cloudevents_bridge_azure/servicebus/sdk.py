@@ -40,7 +40,7 @@ DRAINING = 2.0
 """Seconds within which the service must say that credit was taken back."""
 _TURNED_OFF = 1
 _DATA = 5  # of a message's sections
-_FLOW_DELIVERY_COUNT, _FLOW_CREDIT, _FLOW_DRAIN = 5, 6, 8  # of a flow's fields
+_DELIVERY_COUNT = 5  # of a flow's fields
 _CUT = "_ceb_cut"
 _PATIENCE = 0.5  # seconds after which the SDK looks at its own clock
 # What the SDK's own AMQP logs of a connection that ends is raised too, and told once.
@@ -249,7 +249,7 @@ def drained(receiver: Any) -> list[Any]:
         while link.current_link_credit > 0:
             if monotonic() > until:
                 raise OperationTimeoutError(message=f"credit was not taken back within {DRAINING:g} s")
-            handler._connection.listen(batch=link.current_link_credit)
+            handler._connection.listen()  # its answer is the end of it: no silence to wait for
     return _read(receiver, handler._received_messages.qsize())
 
 
@@ -259,10 +259,11 @@ def _read(receiver: Any, count: int) -> list[Any]:
 
 
 def _hears_of_drained(link: Any) -> None:
-    """The service says that it has no more for the credit it had, which the SDK passes over."""
+    """The service says how much credit it has used up (AMQP 1.0, part 2.6.7), which the SDK passes over."""
 
     def told(frame: Any) -> None:
-        if frame[_FLOW_DRAIN]:
-            link.delivery_count, link.current_link_credit = frame[_FLOW_DELIVERY_COUNT], frame[_FLOW_CREDIT] or 0
+        used = frame[_DELIVERY_COUNT] - link.delivery_count
+        link.delivery_count += used
+        link.current_link_credit -= used
 
     link._incoming_flow = told
