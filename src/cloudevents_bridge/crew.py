@@ -15,6 +15,9 @@ class Crew:
         lock: guards the work; held by whoever calls `wake` and `wait`.
         most: threads at most.
         work: what each thread runs. It takes the lock, and calls `wait` while there is nothing to do.
+
+    Attributes:
+        available: whether `wake` would bring one more thread to work.
     """
 
     def __init__(self, lock: threading.Lock, name: str, most: int, work: Callable[[], None]) -> None:
@@ -25,11 +28,7 @@ class Crew:
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._called = 0
-
-    @property
-    def available(self) -> bool:
-        """Whether `wake` would bring one more thread to work."""
-        return self._idle > self._called or len(self._threads) < self._most
+        self.available = most > 0
 
     @property
     def here(self) -> bool:
@@ -46,13 +45,19 @@ class Crew:
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
+        self._count()
 
     def wait(self, until: float | None) -> None:
         """Wait for `wake`, or until that time on our clock."""
         self._idle += 1
+        self._count()
         self._condition.wait(None if until is None else max(until - clock.now(), 0.0))
         self._idle -= 1
         self._called = max(self._called - 1, 0)
+        self._count()
+
+    def _count(self) -> None:
+        self.available = self._idle > self._called or len(self._threads) < self._most
 
     def wake_all(self) -> None:
         """Have every thread look at its work again."""
