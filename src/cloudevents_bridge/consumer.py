@@ -216,7 +216,7 @@ class Consumer:
     def _received(self, asked: int, deliveries: list[Delivery], poison: list[Poison]) -> bool:
         """Take what a receive brought. Returns whether it is left to this thread to close."""
         entries = [self._entry(delivery) for delivery in deliveries]
-        due = min([entry.due for entry in entries], default=inf)
+        due = min([entry.ends - entry.lease / 2 for entry in entries], default=inf)  # or later, where it cannot be kept
         with self._lock:
             now = clock.now()
             if self._contact.reached():

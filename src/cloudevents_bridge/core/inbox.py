@@ -150,7 +150,7 @@ class Inbox:
         """The deliveries of one more run, which begins now; none: nothing can start."""
         if self.stopping or self._alone is not None or self.running >= self._concurrency:
             return []
-        while (entry := self._holding.due(now)) is not None:
+        while self._holding.count and (entry := self._holding.due(now)) is not None:
             if now < entry.runs_at:
                 self._give_back(entry, self._left(entry, now), now)
             else:
@@ -334,7 +334,7 @@ class Inbox:
         """When to ask `next_run` although nothing happened. While nothing can start, the end of a run says it."""
         if self.stopping or self._alone is not None or self.running >= self._concurrency:
             return None
-        return self._holding.wake_at()
+        return self._holding.wake_at() if self._holding.count else None
 
     def settle_at(self) -> float | None:
         """When to ask `next_settlement` although nothing happened."""

@@ -40,7 +40,7 @@ class Prefetch:
         self._receives = receives
         self._ahead = ahead
         self._max_bytes = max_bytes
-        self._deepest = batch_count * (receives + 1)
+        self._deepest = batch_count * 2 * receives
         self._window = 1
         self._grows_at: float | None = None
         self._allowed = 1
