@@ -117,8 +117,12 @@ def crew(rig: Any) -> Iterator[Crew]:
 
 
 def word(process: subprocess.Popen[str]) -> str:
+    """The next line, and no byte behind it: those would wait in a buffer that `communicate` does not look into."""
     assert process.stdout is not None
-    return process.stdout.readline().strip()
+    line = b""
+    while (byte := os.read(process.stdout.fileno(), 1)) not in (b"", b"\n"):
+        line += byte
+    return line.decode().strip()
 
 
 def go_on(process: subprocess.Popen[str]) -> None:
@@ -322,6 +326,13 @@ def test_another_process_that_keeps_the_file_locked(rig: Any, crew: Crew) -> Non
 
 
 # -- killed, stopped, copied
+
+
+def test_all_that_a_process_said_is_heard(crew: Crew) -> None:
+    process = crew.start("publish", count=3)
+    process.wait(60)
+    assert word(process) == "ready"
+    assert crew.said(process) == ["x-0", "x-1", "x-2"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
