@@ -112,12 +112,21 @@ def test_the_administration_of_service_bus_asks_for_the_service_too(urls: Urls) 
     assert identity.scopes == {BUS}
 
 
-def test_without_a_key_event_grid_asks_the_default_credential(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
-    identity = Identity()
-    monkeypatch.setattr("azure.identity.DefaultAzureCredential", lambda: identity)
+def test_without_a_key_event_grid_asks_the_default_credential_and_closes_it(
+    urls: Urls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Identity] = []
+
+    def make() -> Identity:
+        made.append(Identity())
+        return made[-1]
+
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", make)
     with ceb.connect(urls.azure_eventgrid, topics=[ORDERS]) as broker:
         broker.publish("orders", ceb.CloudEvent(type="t", source="/s", id="1"))
-    assert identity.scopes == {GRID}
+        broker.native.publisher("orders").close()
+        assert [(each.scopes, each.closed) for each in made] == [({GRID}, False)]
+    assert [each.closed for each in made] == [True]
 
 
 def test_without_a_key_service_bus_asks_the_default_credential_and_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,7 @@ def test_a_token_of_which_nothing_is_said_is_not_taken_for_settled(
     monkeypatch.setattr(Client, "post", lambda *_, **__: said)
     unsaid, done = subscriber.settle("ack", [one, two], timeout=5)
     assert isinstance(unsaid, Fault)
-    assert unsaid.maybe_applied
+    assert (unsaid.maybe_applied, unsaid.retryable) == (True, True), "what is unknown is asked for again"
     assert done == Done()
 
 

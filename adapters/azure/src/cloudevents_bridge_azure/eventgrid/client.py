@@ -58,6 +58,7 @@ class Client:
         self._options = options
         self._lock = threading.Lock()
         self._client: Any = None
+        self._own_credential: Any = None
         self._request: Any = None
         self._given: dict[str, Any] = {}
         self._closed = False
@@ -110,15 +111,19 @@ class Client:
             from azure.core.credentials import AzureKeyCredential
 
             return AzureKeyCredential(self._options.key)
-        from azure.identity import DefaultAzureCredential  # half a second
+        if self._own_credential is None:
+            from azure.identity import DefaultAzureCredential  # half a second
 
-        return DefaultAzureCredential()
+            self._own_credential = DefaultAzureCredential()
+        return self._own_credential
 
     def close(self) -> None:
         with self._lock:
             client, self._client, self._closed = self._client, None, True
-        if client is not None:
-            client.close()
+            credential, self._own_credential = self._own_credential, None
+        for each in (client, credential):
+            if each is not None:
+                each.close()
 
     def _open(self) -> Any:
         with self._lock:

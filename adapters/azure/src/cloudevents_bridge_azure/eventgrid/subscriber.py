@@ -24,7 +24,7 @@ PATIENCE = 10.0
 """Seconds that the answer to a receive takes beyond its wait, at most, before its connection counts as dead."""
 _RECEIVES = 4
 _ACTS = {"ack": "acknowledge", "nack": "release", "release": "release", "extend": "renewLock"}
-_LOST = Fault(ErrorCode.INTERNAL, False, True, None, "Event Grid gave no outcome for it")
+_LOST = Fault(ErrorCode.INTERNAL, True, True, None, "Event Grid gave no outcome for it")
 
 
 class Properties(msgspec.Struct, rename="camel"):
