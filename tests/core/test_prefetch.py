@@ -147,6 +147,17 @@ def test_enough_bytes_are_enough() -> None:
     assert wanted(prefetch, now, active=1, size=990) == 1
 
 
+def test_one_receive_of_large_ones_bounds_the_next() -> None:
+    prefetch, now = grown(batch_count=1000, receives=1, max_bytes=64_000_000)
+    for _ in range(20):
+        prefetch.begin(1000)
+        prefetch.received(1000, [200] * 1000)
+    prefetch.begin(50)
+    prefetch.received(50, [200_000] * 50)
+    asked = wanted(prefetch, now, active=50, ready=48, free=0, size=10_000_000)
+    assert 0 < asked * 200_000 <= 54_000_000
+
+
 def test_after_a_failure_it_waits() -> None:
     prefetch = Prefetch(1, 10, 3)
     prefetch.begin(1)

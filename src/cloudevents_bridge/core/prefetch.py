@@ -69,7 +69,7 @@ class Prefetch:
             return 0
         window = min(self._window, self.most)
         room = window - active - self._asked
-        enough = min(self._batch, max((window + 1) // 2, window - self._slots))
+        enough = self._batch if self._batch <= window - self._slots else (window + 1) // 2
         starving = free > ready + self._asked
         if room < 1 or (room < enough and not starving):
             return 0
@@ -93,7 +93,7 @@ class Prefetch:
             self._allowed = min(2 * self._allowed, self._receives)
         if sizes:
             average = sum(sizes) / len(sizes)
-            self._average = average if not self._average else 0.8 * self._average + 0.2 * average
+            self._average = max(average, 0.8 * self._average + 0.2 * average)  # they may all have become large at once
 
     def failed(self, asked: int, until: float) -> None:
         """A receive failed; no other begins before `until`."""

@@ -91,9 +91,9 @@ class WorkerLoadCases:
         bench.publish(topic, *small)
         all_done(bench, runs, small, patience=2 * bench.rig.patience)
         large = bench.event(data="x" * (200 * 1024))
-        for _ in range(0, bench.many(500), 50):
+        for _ in range(0, bench.many(500), 50):  # of the first ones it sees how large they are
             bench.publish(topic, *(bench.own(large.replace(id=bench.event().id)) for _ in range(50)))
-        bench.eventually(lambda: runs.inside() == 2, "two handlers run")
+            bench.eventually(lambda: runs.inside() == 2, "two handlers run")
         bench.passes(1.0)
         assert shim.most_bytes <= MOST_BYTES, f"{shim.most_bytes:,} bytes were held for two handlers"
         worker.stop(grace=0.0)
