@@ -46,8 +46,8 @@ emulators: $(VENV)/.dev
 	@mkdir -p .emulators
 	@$(BIN)/python -m cloudevents_bridge_contract.emulators install
 
-# Most of the time these wait, for brokers and for leases: two on each core are half the time of one.
-WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+# Half of the time these wait, for brokers and for leases: three on two cores. With more, leases of a second run out.
+WORKERS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN) / 2)))
 
 test: $(VENV)/.dev emulators
 	$(BIN)/pytest -q -n $(WORKERS) $(TESTS)
