@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,24 @@ def test_a_handler_that_returns_acks(broker: Broker, scripted: Scripted) -> None
     assert [(s.verb, s.ids) for s in scripted.settles] == [("ack", ["1"])]
     assert (stats.handled, stats.failed, stats.dead_lettered, stats.in_flight, stats.stalled) == (1, 0, 0, 0, 0)
     assert stats.last_event is not None
+
+
+def test_an_ack_does_not_wait_for_a_handler_that_goes_on(broker: Broker, scripted: Scripted) -> None:
+    """It waits for company, and for a moment only: nothing else happens that could remind of it."""
+    both, over = threading.Barrier(2), threading.Event()
+
+    def handle(event: CloudEvent) -> None:
+        both.wait(60)
+        if event.id == "long":
+            over.wait(60)
+
+    scripted.put(event("long"))
+    scripted.put(event("short"))
+    with broker.worker().add("orders", "billing", handle, concurrency=2):
+        try:
+            until(lambda: [each.ids for each in scripted.settles] == [["short"]])
+        finally:
+            over.set()
 
 
 def test_an_exception_gives_back_and_the_event_runs_again(broker: Broker, scripted: Scripted) -> None:
