@@ -119,8 +119,8 @@ async def test_what_waits_for_its_turn_takes_no_thread(letters: AsyncDeadLetters
     await asyncio.sleep(0.02)
     assert len(threads("ceb-aio-call")) <= 2
     waiting[0].cancel()
+    await until(waiting[0].cancelled)  # before its turn comes
     gate.open.set()
     assert await promptly(first) == 1
     assert [await each for each in waiting[1:]] == [1] * len(waiting[1:])
-    assert waiting[0].cancelled()
     assert scripted.left(PLACE) == 1
