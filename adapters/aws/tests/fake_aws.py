@@ -33,6 +33,8 @@ class Aws:
         asked: each call with what was given, in order.
         configs: those of the clients that were made.
         waiting: messages that nobody has received, by queue URL.
+        moves: tasks that move whole queues, the newest first.
+        outcomes: what becomes of the newest one after it was looked at, one look after the other.
         polls: a poll of an empty queue ends when this is released, or once `over` is set.
     """
 
@@ -46,6 +48,8 @@ class Aws:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.configs: list[Any] = []
         self.waiting: defaultdict[str, deque[dict[str, Any]]] = defaultdict(deque)
+        self.moves: deque[dict[str, Any]] = deque()
+        self.outcomes: deque[dict[str, Any]] = deque()
         self.polls = threading.Semaphore(0)
         self.over = threading.Event()
 
@@ -143,6 +147,19 @@ class Aws:
         self._queue(QueueUrl, "DeleteQueue")
         del self.queues[QueueUrl]
         return {}
+
+    def start_message_move_task(self, SourceArn: str, DestinationArn: str, **_: Any) -> dict[str, Any]:
+        self.moves.appendleft({"StartedTimestamp": len(self.moves), "Status": "RUNNING"})
+        return {"TaskHandle": f"task {SourceArn} {DestinationArn}"}
+
+    def list_message_move_tasks(self, SourceArn: str, MaxResults: int) -> dict[str, Any]:
+        shown = list(self.moves)[:MaxResults]
+        if self.moves and self.outcomes:
+            self.moves[0] |= self.outcomes.popleft()
+        return {"Results": shown}
+
+    def cancel_message_move_task(self, TaskHandle: str) -> dict[str, Any]:
+        return {"ApproximateNumberOfMessagesMoved": 0}
 
     # -- the data plane
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from cloudevents_bridge import BridgeError, Broker, Capability, CloudEvent, Subscription, Topic, connect
-from cloudevents_bridge.errors import ErrorCode, NotFoundError
+from cloudevents_bridge.errors import ErrorCode, NotFoundError, UnsupportedError
+from cloudevents_bridge_aws.moving import move_dead_letters
 from cloudevents_bridge_contract import NotRun, aws
 from cloudevents_bridge_contract.emulators.localstack import localstack
 from cloudevents_bridge_contract.emulators.ministack import ministack
@@ -158,10 +159,10 @@ def test_what_it_declares() -> None:
         assert Capability.TAIL not in broker.capabilities
 
 
-def test_letters_that_sqs_itself_moves_are_delivered() -> None:
-    """What the documentation says to do with a whole queue of letters, by hand: MiniStack has no such task."""
+@pytest.mark.parametrize("ordered", [False, True])
+def test_letters_that_sqs_itself_moves_are_delivered(ordered: bool) -> None:
     name = f"moved-{uuid.uuid4().hex[:8]}"
-    topic = Topic(name, subscriptions=[Subscription("reader", lease=5.0)])
+    topic = Topic(name, subscriptions=[Subscription("reader", lease=5.0)], ordered=ordered)
     with connect(_url("aws", _port(localstack)), topics=[topic], poll=1) as broker:
         broker.topology.apply()
         events = _events(3)
@@ -172,8 +173,7 @@ def test_letters_that_sqs_itself_moves_are_delivered() -> None:
                 for delivery in subscriber.receive(10, wait=5):
                     delivery.dead_letter("later")
                     left -= 1
-        arn = f"arn:aws:sqs:{aws.REGION}:000000000000:{name}--reader"
-        broker.native.sqs.start_message_move_task(SourceArn=f"{arn}--dlq", DestinationArn=arn)
+        assert move_dead_letters(broker, name, "reader", rate=100) == 3
         seen: list[CloudEvent] = []
         deadline = time.monotonic() + 30
         with broker.subscriber(name, "reader") as subscriber:
@@ -184,4 +184,11 @@ def test_letters_that_sqs_itself_moves_are_delivered() -> None:
                         seen.append(event)
         assert sorted(seen, key=lambda event: event.id) == events
         assert list(broker.dead_letters(name, "reader").find()) == []
+        assert move_dead_letters(broker, name, "reader") == 0
         broker.topology.delete()
+
+
+def test_a_service_without_such_a_move_says_so(placed: Placed) -> None:
+    broker, name = placed()
+    with pytest.raises(UnsupportedError, match="dead letters of"):
+        move_dead_letters(broker, name, name)

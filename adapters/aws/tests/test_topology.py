@@ -298,8 +298,11 @@ def test_policies_of_publisher_and_consumer(opened: Opened) -> None:
         "Consume": (taking, [queue_arn("orders--billing")]),
         "DeadLetter": ({"sqs:SendMessage"}, [queue_arn("orders--billing--dlq")]),
     }
+    moving = {f"sqs:{verb}MessageMoveTask" for verb in ("Start", "Cancel")}
+    moving |= {"sqs:ListMessageMoveTasks", "sqs:GetQueueAttributes"}
     assert _statements(broker, "operator") == {
         "DeadLetters": (taking, [queue_arn("orders--billing--dlq")]),
+        "Move": (moving, [queue_arn("orders--billing--dlq")]),
         "Replay": ({"sqs:SendMessage"}, [queue_arn("orders--billing")]),
     }
 

@@ -8,7 +8,7 @@
 - Wire form: the event in the JSON format as the body, and `content-type`; binary by option; both modes are read.
 - Limits: 256 KiB in a publish to a topic, 1 MiB in one to a queue, 10 events in a request.
 - Permissions: `ceb topology policy ROLE` prints the policy.
-- Native access: `broker.native` has boto3's session and clients.
+- Native access: `broker.native` has boto3's session and clients; `moving.move_dead_letters` moves a whole queue.
 - Quirks: see the page of the documentation.
 """
 

@@ -83,6 +83,10 @@ class Connection:
             removes_after=settings.receives(subscription) if isinstance(of, Subscription) else None,
         )
 
+    def queue_arn(self, of: Subscription | DeadLetters) -> str:
+        """The ARN of a queue."""
+        return self._names.queue(of).arn
+
     def classify(self, error: BaseException) -> Fault:
         return errors.classify(error)
 

@@ -15,6 +15,12 @@ Place = Topic | Subscription
 ROLES = ("publisher", "consumer", "operator", "provisioner")
 _TAKE = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility")
 _SEND = ("sqs:SendMessage",)
+_MOVE = (
+    "sqs:StartMessageMoveTask",
+    "sqs:ListMessageMoveTasks",
+    "sqs:CancelMessageMoveTask",
+    "sqs:GetQueueAttributes",
+)
 _QUEUES = (
     "sqs:CreateQueue",
     "sqs:DeleteQueue",
@@ -68,6 +74,7 @@ def write(role: str, wanted: Sequence[Place], names: Names, options: Options) ->
     elif role == "operator":
         statements = [
             _allow("DeadLetters", _TAKE, letters),
+            _allow("Move", _MOVE, letters),
             _allow("Replay", _SEND, live),
             *_keys(_TO_SEND, subscriptions),
         ]
