@@ -46,8 +46,8 @@ emulators: $(VENV)/.dev
 	@mkdir -p .emulators
 	@$(BIN)/python -m cloudevents_bridge_contract.emulators install
 
-# Half of the time these wait, for brokers and for leases: three on two cores. With more, leases of a second run out.
-WORKERS ?= $(shell echo $$((3 * $$(getconf _NPROCESSORS_ONLN) / 2)))
+# Half of the time these wait, for brokers and for leases. More than one to a core, and leases of a second run out.
+WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 
 test: $(VENV)/.dev emulators
 	$(BIN)/pytest -q -n $(WORKERS) $(TESTS)
