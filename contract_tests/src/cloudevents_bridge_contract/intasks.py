@@ -22,6 +22,8 @@ class Loop:
     def __init__(self) -> None:
         self._process = 0
         self._thread: threading.Thread | None = None
+        self._turn = threading.Lock()
+        self._turns_in = os.getpid()
 
     @classmethod
     @contextmanager
@@ -39,23 +41,29 @@ class Loop:
 
     def begin(self, work: Tasks[T]) -> Future[T]:
         """The future of what a task gives. Cancelling it cancels the task."""
-        loop = self._get()
         if threading.current_thread() is self._thread:
             work.close()
             raise AssertionError("a handler on the event loop made a call that blocks it")
-        return asyncio.run_coroutine_threadsafe(_in_turn(work), loop)
+        with self._in_turn():  # a loop that ends runs what was begun before, and nothing else
+            return asyncio.run_coroutine_threadsafe(_in_turn(work), self._get())
 
     def end(self) -> None:
         """End soon; what runs has a moment."""
-        if self._process == os.getpid():
-            self._process = 0
-            self._loop.call_soon_threadsafe(self._over.set)
+        with self._in_turn():
+            if self._process == os.getpid():
+                self._process = 0
+                self._loop.call_soon_threadsafe(self._over.set)
 
     def close(self) -> None:
         """End."""
         self.end()
         if self._thread is not None:
             self._thread.join()
+
+    def _in_turn(self) -> threading.Lock:
+        if self._turns_in != os.getpid():  # whoever had it did not come along into the child of a fork
+            self._turn, self._turns_in = threading.Lock(), os.getpid()
+        return self._turn
 
     def _get(self) -> asyncio.AbstractEventLoop:
         if self._process != os.getpid():
