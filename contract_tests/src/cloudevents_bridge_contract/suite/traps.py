@@ -126,10 +126,7 @@ class TrapCases:
             bench.one(subscriber, event).ack()
 
     def test_receive_given_up_at_any_instant_loses_nothing(self, bench: Bench) -> None:
-        probe = Topic("orders", subscriptions=["billing"])
-        free = bench.driver().open_subscriber(native_place(probe, 0)).traits.free_release
-        # An event may be given back often; only where each counts must it be allowed more of them.
-        topic = bench.topic(lease=60.0) if free else bench.topic(lease=60.0, max_attempts=30)
+        topic = often_given_back(bench, lease=60.0)
         count = bench.many(300)
         events = bench.events(count)
         publisher = bench.publisher(topic)
@@ -174,10 +171,7 @@ class TrapCases:
                 last = time.monotonic()
             fresh.ack_many(deliveries)
             got += keys(deliveries)
-        if bench.rig.most_attempts:  # what was given back so often that no more was allowed is not lost
-            letters = bench.broker(topic).dead_letters(topic.name, topic.subscriptions[0].name)
-            got += [letter.event.id for letter in letters.find() if letter.event is not None]
-        bench.each_once(got, keys(events))
+        bench.each_once(got + too_often_given_back(bench, topic), keys(events))
 
     @pytest.mark.parametrize("clock", [0, 3600, -3600])
     def test_consumer_stopped_past_its_lease(self, bench: Bench, clock: int) -> None:
@@ -232,3 +226,18 @@ class TrapCases:
             stale.ack()
         assert event.id in str(caught.value)
         assert topic.name in str(caught.value)
+
+
+def often_given_back(bench: Bench, *, lease: float) -> Topic:
+    """A topic whose events may be given back often; only where each counts must they be allowed more of them."""
+    probe = Topic("orders", subscriptions=["billing"])
+    free = bench.driver().open_subscriber(native_place(probe, 0)).traits.free_release
+    return bench.topic(lease=lease) if free else bench.topic(lease=lease, max_attempts=30)
+
+
+def too_often_given_back(bench: Bench, topic: Topic) -> list[str]:
+    """The events that were given back so often that no more was allowed: they are dead letters, and not lost."""
+    if not bench.rig.most_attempts:
+        return []
+    letters = bench.broker(topic).dead_letters(topic.name, topic.subscriptions[0].name)
+    return [letter.event.id for letter in letters.find() if letter.event is not None]
