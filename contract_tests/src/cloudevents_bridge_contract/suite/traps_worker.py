@@ -6,9 +6,7 @@ import signal
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -21,6 +19,7 @@ from cloudevents_bridge_contract.handling import Backlog, Runs, all_done, each_h
 from cloudevents_bridge_contract.outcomes import NotRun
 from cloudevents_bridge_contract.suite.life import start_program
 from cloudevents_bridge_contract.suite.order_worker import expect_handled_in_order, expect_order
+from cloudevents_bridge_contract.suite.traps import extending
 from cloudevents_bridge_contract.suite.traps_dead_letters import (
     REASON,
     Dying,
@@ -208,7 +207,7 @@ class WorkerTrapCases:
             until = time.monotonic() + bench.rig.patience
             program.tell("go on")
             said: list[list[object]] = []
-            with _extending(taken, lease) if Capability.EXTEND in bench.capabilities else nullcontext():
+            with extending(bench, taken, lease):
                 while not said or said[-1][0] != "ended":
                     said.append(program.said(max(until - time.monotonic(), 0.1)))
             assert said == [["done", event.id, 1], ["ended", 0, 0]], "a lost lease was counted as handled"
@@ -283,21 +282,3 @@ def _runs_of(runs: Runs, events: Sequence[CloudEvent]) -> Runs:
     chosen = Runs()
     chosen.all = [run for run in runs.all if run.event.id in wanted]
     return chosen
-
-
-@contextmanager
-def _extending(delivery: Delivery, lease: float) -> Iterator[None]:
-    """Keep a delivery while the block lasts. A lease that is lost all the same is the block's error."""
-    over = threading.Event()
-
-    def extend() -> None:
-        while not over.wait(lease / 4):
-            delivery.extend(lease)
-
-    with ThreadPoolExecutor(1) as pool:
-        extending = pool.submit(extend)
-        try:
-            yield
-        finally:
-            over.set()
-    extending.result()
