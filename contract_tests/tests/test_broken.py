@@ -17,6 +17,8 @@ from cloudevents_bridge_contract.report import GROUPS
 from cloudevents_bridge_contract.rigs import EmbeddedRig
 
 register("honest", Shim)
+PATIENT = 10.0
+"""Seconds of patience where a case is to pass, on a busy machine too. One that is to fail need not be waited for."""
 
 
 class BrokenRig(EmbeddedRig):
@@ -74,12 +76,12 @@ def test_broken_shell_is_caught(shell: str, request: pytest.FixtureRequest) -> N
     "case", sorted({kind.caught_by for kind in BROKEN.values()} - {"consume.filter"})
 )  # memory has none
 def test_case_passes_without_the_fault(case: str, request: pytest.FixtureRequest) -> None:
-    _run(case, BrokenRig("honest"), request)
+    _run(case, BrokenRig("honest", patience=PATIENT), request)
 
 
 @pytest.mark.parametrize(("case", "over"), sorted({(kind.caught_by, kind.over) for kind in SHELLS.values()}))
 def test_case_passes_without_the_fault_of_a_shell(case: str, over: str, request: pytest.FixtureRequest) -> None:
-    _run(case, BrokenRig("honest", patience=5.0, over=over), request)
+    _run(case, BrokenRig("honest", patience=PATIENT, over=over), request)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_case_passes_without_the_fault_of_a_shell(case: str, over: str, request:
     ],
 )
 def test_legal_duplicates_are_counted(case: str, request: pytest.FixtureRequest) -> None:
-    rig = BrokenRig("delivers-twice")
+    rig = BrokenRig("delivers-twice", patience=PATIENT)
     with pytest.raises(AssertionError):
         _run(case, rig, request)
     rig.duplicates = "count"

@@ -32,7 +32,6 @@ class EmbeddedRig(Rig):
 
     kind = "embedded"
     lease = 0.4
-    wakeup = 0.5
     topic_native: Mapping[Capability, Mapping[str, Any]] = {Capability.DEDUPLICATION: {"deduplication": 300}}
 
     def break_connections(self) -> None:

@@ -26,12 +26,12 @@ from cloudevents_bridge_contract.bench import Bench, native_place
 
 class SettleCases:
     def test_ack_is_final(self, bench: Bench) -> None:
-        topic = bench.topic(lease=bench.lease)
+        topic = bench.topic(lease=(lease := max(1.0, bench.lease)))
         bench.publish(topic, *bench.events(3))
         subscriber = bench.subscriber(topic)
         for delivery in bench.gather(subscriber, 3, ack=False):
             delivery.ack()
-        bench.nothing(subscriber, 2 * bench.lease, "it was acked")
+        bench.nothing(subscriber, 2 * lease, "it was acked")
 
     def test_nack_comes_back(self, bench: Bench) -> None:
         topic = bench.topic()
@@ -56,10 +56,10 @@ class SettleCases:
         assert again.attempt == 2
 
     def test_nack_with_a_delay_beyond_the_lease(self, bench: Bench) -> None:
-        topic = bench.topic(lease=bench.lease)
+        topic = bench.topic(lease=(lease := max(1.0, bench.lease)))
         bench.publish(topic, event := bench.event())
         subscriber = bench.subscriber(topic)
-        delay = 2.5 * bench.lease
+        delay = 2.5 * lease
         delivery = bench.one(subscriber, event)
         began = time.monotonic()
         delivery.nack(delay=delay)
@@ -70,7 +70,7 @@ class SettleCases:
             again.ack()
             assert took >= 0.95 * delay, f"it came back after {took:.2f} s, asked was {delay:.2f} s"
             assert again.attempt == 2
-        bench.nothing(subscriber, bench.lease, "it was acked")
+        bench.nothing(subscriber, lease, "it was acked")
 
     def test_nack_without_a_delay_backs_off(self, bench: Bench) -> None:
         topic = bench.topic(redelivery=RetryPolicy(attempts=None, initial=1.0, maximum=1.0))
@@ -112,18 +112,18 @@ class SettleCases:
         assert again.attempt == 2
 
     def test_extend_keeps_it_away(self, bench: Bench) -> None:
-        topic = bench.topic(lease=bench.lease)
+        topic = bench.topic(lease=(lease := max(1.0, bench.lease)))
         subscriber, other = bench.subscriber(topic), bench.subscriber(topic)
         other.receive(wait=0)  # connected before the lease runs
         bench.publish(topic, event := bench.event())
         delivery = bench.one(subscriber, event)
-        bench.requires(Capability.EXTEND, lambda: delivery.extend(bench.lease))
+        bench.requires(Capability.EXTEND, lambda: delivery.extend(lease))
         for _ in range(4):
-            delivery.extend(bench.lease)
-            bench.nothing(other, bench.lease / 2, "its lease was extended")
+            delivery.extend(lease)
+            bench.nothing(other, lease / 2, "its lease was extended")
         assert not delivery.lease_lost
         delivery.ack()
-        bench.nothing(subscriber, 1.5 * bench.lease, "it was acked")
+        bench.nothing(subscriber, 1.5 * lease, "it was acked")
 
     def test_double_ack_is_harmless(self, bench: Bench) -> None:
         topic = bench.topic()
@@ -157,11 +157,11 @@ class SettleCases:
         bench.nothing(subscriber, 0.2, "both were acked")
 
     def test_settle_after_a_lost_lease_is_lease_lost(self, bench: Bench) -> None:
-        topic = bench.topic(lease=bench.lease)
+        topic = bench.topic(lease=(lease := max(1.0, bench.lease)))
         bench.publish(topic, event := bench.event())
         first, second = bench.subscriber(topic), bench.subscriber(topic)
         stale = bench.one(first, event)
-        fresh = bench.one(second, event, patience=bench.lease + bench.rig.patience)
+        fresh = bench.one(second, event, patience=lease + bench.rig.patience)
         assert stale.lease_lost
         settlings: list[Callable[[], None]] = [stale.ack, stale.nack, lambda: stale.dead_letter("no")]
         if Capability.EXTEND in bench.capabilities:
@@ -170,15 +170,15 @@ class SettleCases:
             with pytest.raises(LeaseLostError):
                 late()
         fresh.ack()
-        bench.nothing(second, 1.5 * bench.lease, "the second consumer acked it")
+        bench.nothing(second, 1.5 * lease, "the second consumer acked it")
         assert list(bench.broker(topic).dead_letters(topic.name, topic.subscriptions[0].name).find()) == []
 
     def test_stale_ack_leaves_the_second_delivery_alone(self, bench: Bench) -> None:
-        topic = bench.topic(lease=bench.lease)
+        topic = bench.topic(lease=(lease := max(1.0, bench.lease)))
         bench.publish(topic, event := bench.event())
         first, second = bench.subscriber(topic), bench.subscriber(topic)
         stale = bench.one(first, event)
-        fresh = bench.one(second, event, patience=bench.lease + bench.rig.patience)
+        fresh = bench.one(second, event, patience=lease + bench.rig.patience)
         with pytest.raises(LeaseLostError):
             stale.ack()
         fresh.nack(delay=0)

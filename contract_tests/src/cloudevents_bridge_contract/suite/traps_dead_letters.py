@@ -148,7 +148,7 @@ class DeadLetterTrapCases:
 
     @pytest.mark.parametrize("how", ["dead_letter", "max_attempts"])
     def test_without_a_dead_letter_place_nothing_is_lost(self, bench: Bench, how: str) -> None:
-        topic = bench.topic(max_attempts=2, lease=bench.lease)
+        topic = bench.topic(max_attempts=2, lease=(lease := max(1.0, bench.lease)))
         bench.publish(topic, event := bench.event())
         broker = bench.broker(topic, shim=NoDeadPlace(), retry=ONCE)
         subscriber = bench.subscriber(topic, broker=broker)
@@ -162,7 +162,7 @@ class DeadLetterTrapCases:
             with pytest.raises(BridgeError):
                 last.nack(delay=0)
         broker.close()
-        bench.one(bench.subscriber(topic), event, patience=2 * bench.lease + bench.rig.patience).ack()
+        bench.one(bench.subscriber(topic), event, patience=2 * lease + bench.rig.patience).ack()
 
     @pytest.mark.parametrize("shim", [Shim, NoDeadSettle], ids=["native", "copied"])
     def test_largest_event_with_a_long_reason(self, bench: Bench, shim: type[Shim]) -> None:
@@ -189,7 +189,7 @@ class DeadLetterTrapCases:
         assert letter.raw.attributes["odd"] == "\u00fc'\""
 
     def test_killed_between_the_copy_and_the_ack(self, bench: Bench) -> None:
-        topic = bench.topic(lease=bench.lease)
+        topic = bench.topic(lease=(lease := max(1.0, bench.lease)))
         bench.publish(topic, event := bench.event())
         shim = Dying()
         first = bench.subscriber(topic, broker=bench.broker(topic, shim=shim, retry=ONCE))
@@ -198,7 +198,7 @@ class DeadLetterTrapCases:
         assert shim.dead, "no copy was acked"
         assert len(bench.letters(topic, 1)) == 1, "it is not there after the copy"
         second = bench.subscriber(topic, broker=bench.broker(topic, shim=NoDeadSettle()))
-        bench.one(second, event, patience=bench.lease + bench.rig.patience).dead_letter("twice")
+        bench.one(second, event, patience=lease + bench.rig.patience).dead_letter("twice")
         [letter] = bench.letters(topic, 1)
         assert letter.event == event
         dead_letters = bench.broker(topic).dead_letters(topic.name, topic.subscriptions[0].name)
