@@ -41,13 +41,21 @@ number = 3
 
 def write(body: str, *, how: str = "def", before: str = "") -> None:
     """A program `shop:handle` that notes each event it is called for, and then does this."""
-    Path("shop.py").write_text(
+    put(
+        Path("shop.py"),
         "import asyncio, os, sys, threading, time\n"
         "def seen(event, what=None):\n"
         "    with open('seen', 'a') as file:\n"
         "        file.write(f'{what or event.id} {os.getpid()}\\n')\n"
-        f"{before}\n{how} handle(event):\n    seen(event)\n{indent(dedent(body).strip(), '    ')}\n"
+        f"{before}\n{how} handle(event):\n    seen(event)\n{indent(dedent(body).strip(), '    ')}\n",
     )
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file that is looked at meanwhile: whoever looks sees all of it, or what was there before."""
+    whole = path.with_suffix(".new")
+    whole.write_text(text)
+    whole.replace(path)
 
 
 def seen() -> list[tuple[str, int]]:

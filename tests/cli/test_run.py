@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shops import PATIENCE, PROGRAM, Process, gone, ids, seen, until
+from shops import PATIENCE, PROGRAM, Process, gone, ids, put, seen, until
 
 from cloudevents_bridge import Broker
 
@@ -219,12 +219,12 @@ def test_reload_starts_anew_when_a_file_changes_and_survives_a_mistake(
     run = start("run", "shop:router", "orders/billing", "--reload")
     publish("1")
     until(lambda: ids() == ["1"])
-    shop.write_text("def\n")
+    put(shop, "def\n")
     assert run.stderr is not None
     for line in run.stderr:
         if "waiting for a change" in line:
             break
-    shop.write_text(PROGRAM.replace("{event.id}", "new-{event.id}"))
+    put(shop, PROGRAM.replace("{event.id}", "new-{event.id}"))
     publish("2")
     until(lambda: ids() == ["1", "new-2"])
     run.terminate()

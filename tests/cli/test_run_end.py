@@ -172,8 +172,8 @@ def test_what_was_done_is_told_also_when_it_fails(start: Process, publish: Any) 
 
 def test_the_log_says_when_and_which_process(start: Process, publish: Any) -> None:
     write("raise ValueError('no stock')")
-    publish("1")
     for processes, who in (("1", r"the run of"), ("2", r"process \d: the run of")):
+        publish("1")  # anew: the one that failed comes again when its delay is over
         running = run(start, "--until-idle", "0.3", "--processes", processes)
         _, err = running.communicate(timeout=PATIENCE)
         assert re.search(rf"^\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d warning: {who} event 1 ", err, re.M), err

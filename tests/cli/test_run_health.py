@@ -133,7 +133,7 @@ def health_port(running: Any) -> int:
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_stalled_handler_is_not_live(start: Process, project: Path, publish: Any, processes: str) -> None:
-    declared = '[topics.orders.subscriptions.billing]\nlease = "200ms"\n'
+    declared = '[topics.orders.subscriptions.billing]\nlease = "1s"\n'
     project.write_text(project.read_text().replace('subscriptions = ["billing", "stock"]\n', declared))
     write("while not os.path.exists('go'): time.sleep(0.01)")
     running = start("run", "shop:handle", "orders/billing", "--health", "0", "--processes", processes)
