@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 
 from scripted import SOON, Scripted
 
+from cloudevents_bridge.aio import AsyncWorker
+from cloudevents_bridge.stats import Stats
+
 T = TypeVar("T")
 LONG = 30.0
 PROMPT = 2.0
@@ -37,6 +40,13 @@ async def cancelled(work: Coroutine[Any, Any, object], when: Callable[[], Any]) 
     done, _ = await asyncio.wait([task], timeout=PROMPT)
     assert done, "it did not end"
     assert task.cancelled()
+
+
+async def work_off(worker: AsyncWorker, scripted: Scripted) -> Stats:
+    """Have it work until all that there was is settled: how long it was idle says little on a busy machine."""
+    async with worker:
+        await until(scripted.settled)
+    return worker.stats
 
 
 def threads(kind: str = "ceb-") -> list[str]:

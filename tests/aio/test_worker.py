@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from scripted import NativeError, Scripted, event, refused
 from scripted import until as until_in_thread
-from tasks import LONG, Gate, cancelled, promptly, threads, until
+from tasks import LONG, Gate, cancelled, promptly, threads, until, work_off
 
 from cloudevents_bridge import CloudEvent, Delivery, Reject, RetryPolicy, Router, Subscription, Topic
 from cloudevents_bridge.aio import AsyncBroker, AsyncDelivery, AsyncWorker
@@ -98,7 +98,8 @@ async def test_run_until_idle(broker: AsyncBroker, scripted: Scripted) -> None:
 
     for n in range(20):
         scripted.put(event(str(n)))
-    stats = await promptly(worker(broker, handle, concurrency=4).run(until_idle=0.1))
+    async with asyncio.timeout(LONG):
+        stats = await worker(broker, handle, concurrency=4).run(until_idle=1.0)
     assert (stats.handled, stats.failed) == (20, 0)
     assert sorted(seen, key=int) == [str(n) for n in range(20)]
     await until(lambda: threads("ceb-worker") == threads("ceb-run") == threads("ceb-loop") == [])
@@ -157,7 +158,7 @@ async def test_a_batch(broker: AsyncBroker, scripted: Scripted) -> None:
 
     for n in range(10):
         scripted.put(event(str(n)))
-    await worker(broker, handle, batch=5).run(until_idle=0.1)
+    await work_off(worker(broker, handle, batch=5), scripted)
     assert sum(batches) == 10
     assert len(ids(scripted, "dead")) == len(batches)
     assert len(ids(scripted, "ack")) == 10 - len(batches)
@@ -174,7 +175,7 @@ async def test_what_an_async_handler_raises_decides(opened: Opened, scripted: Sc
 
     for id in ("good", "reject", "fail"):
         scripted.put(event(id))
-    stats = await promptly(worker(broker, handle).run(until_idle=0.1))
+    stats = await work_off(worker(broker, handle), scripted)
     assert (stats.handled, stats.failed, stats.dead_lettered) == (1, 3, 2)
     assert sorted(ids(scripted, "dead")) == ["fail", "reject"]
 
@@ -196,7 +197,7 @@ async def test_handlers_may_publish(broker: AsyncBroker, scripted: Scripted) -> 
 
     for n in range(20):
         scripted.put(event(str(n)))
-    await worker(broker, handle, concurrency=20).run(until_idle=0.1)
+    await work_off(worker(broker, handle, concurrency=20), scripted)
     assert sorted(scripted.sent_ids()) == sorted(f"invoice-{n}" for n in range(20))
 
 

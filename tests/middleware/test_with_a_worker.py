@@ -92,7 +92,8 @@ def test_batches(broker: ceb.Broker) -> None:
 
     for _ in range(3):
         broker.publish_many("orders", [make_event(id=str(number)) for number in range(50)])
-    broker.worker().add("orders", "billing", handle, batch=7).run(until_idle=0.1)
+    with broker.worker().add("orders", "billing", handle, batch=7) as worker:
+        until(lambda: worker.stats.handled == 150)
     assert runs == {str(number): 1 for number in range(50)}
     assert list(broker.dead_letters("orders", "billing").find()) == []
 
@@ -108,9 +109,10 @@ def test_a_failed_run_runs_again(broker: ceb.Broker) -> None:
     router = ceb.Router(middleware=[idempotent(MemoryStore())])
     router.on("*")(handle)
     broker.publish("orders", make_event())
-    stats = broker.worker().add("orders", "billing", router).run(until_idle=0.1)
+    with broker.worker().add("orders", "billing", router) as worker:
+        until(lambda: worker.stats.handled == 1)
     assert attempts == [1, 2, 3]
-    assert (stats.handled, stats.failed) == (1, 2)
+    assert (worker.stats.handled, worker.stats.failed) == (1, 2)
 
 
 class TestKilled:

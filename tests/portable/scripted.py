@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from cloudevents_bridge import driver
+from cloudevents_bridge import Worker, driver
 from cloudevents_bridge.bindings import STRUCTURED
 from cloudevents_bridge.driver import (
     DEAD_LETTER,
@@ -28,6 +28,7 @@ from cloudevents_bridge.driver import (
 from cloudevents_bridge.errors import ErrorCode, UnsupportedError
 from cloudevents_bridge.event import CloudEvent
 from cloudevents_bridge.faults import place_name
+from cloudevents_bridge.stats import Stats
 
 Outcome = Done | Fault
 Place = driver.Topic | driver.Subscription | driver.DeadLetters
@@ -60,6 +61,13 @@ def until(true: Callable[[], Any]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def work_off(worker: Worker, scripted: Scripted) -> Stats:
+    """Have it work until all that there was is settled: how long it was idle says little on a busy machine."""
+    with worker:
+        until(scripted.settled)
+    return worker.stats
 
 
 def event(id: str = "1", key: str | None = None, data: object = None) -> CloudEvent:
@@ -174,6 +182,11 @@ class Scripted:
         """Messages that are there for the next consumer."""
         with self.changed:
             return len(self.queues.get(place, ()))
+
+    def settled(self, place: str = "subscription orders/billing") -> bool:
+        """Whether nothing is there for a consumer, and none has anything in hand."""
+        with self.changed:
+            return not (self.queues.get(place) or self.out)
 
     def letters(self) -> list[Inbound]:
         with self.changed:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from scripted import Scripted, busy, event, refused, until
+from scripted import Scripted, busy, event, refused, until, work_off
 
 from cloudevents_bridge import (
     BridgeError,
@@ -40,7 +40,7 @@ def broker(opened: Opened) -> Broker:
 
 def run(broker: Broker, handler: Any, **options: Any) -> Stats:
     """Work on what there is."""
-    return broker.worker().add("orders", "billing", handler, **options).run(until_idle=0.05)
+    return work_off(broker.worker().add("orders", "billing", handler, **options), broker.native)
 
 
 def test_a_handler_that_returns_acks(broker: Broker, scripted: Scripted) -> None:
@@ -373,7 +373,7 @@ def test_an_ack_that_fails_for_good_is_said_and_forgotten(
 ) -> None:
     scripted.on_settle = lambda settled: [busy()]
     scripted.put(event("17"))
-    stats = run(broker, lambda event: None)
+    stats = broker.worker().add("orders", "billing", lambda event: None).run(until_idle=0.05)
     assert stats.handled == 1
     assert "17" in caplog.text
     assert "delivered again" in caplog.text

@@ -74,9 +74,9 @@ def test_a_retry_is_held_and_nothing_after_it_is_acked_before(prefix: Broker, sc
 
     for n in range(5):
         scripted.put(event(str(n)), stream="one")
-    stats = prefix.worker().add("orders", "billing", handle).run(until_idle=0.2)
-    assert (stats.handled, stats.failed) == (5, 1)
-    assert acked(scripted)[-1] == "4"
+    with prefix.worker().add("orders", "billing", handle) as working:
+        until(lambda: acked(scripted)[-1:] == ["4"])
+    assert (working.stats.handled, working.stats.failed) == (5, 1)
     assert set(scripted.verbs()) == {"ack"}
 
 
@@ -87,10 +87,10 @@ def test_a_dead_letter_is_copied_and_then_counts_as_done(prefix: Broker, scripte
 
     for n in range(3):
         scripted.put(event(str(n)), stream="one")
-    stats = prefix.worker().add("orders", "billing", handle).run(until_idle=0.2)
-    assert stats.dead_lettered == 1
+    with prefix.worker().add("orders", "billing", handle) as working:
+        until(lambda: acked(scripted)[-1:] == ["2"])
+    assert working.stats.dead_lettered == 1
     assert len(scripted.letters()) == 1
-    assert acked(scripted)[-1] == "2"
     assert "dead" not in scripted.verbs()
 
 
@@ -109,9 +109,9 @@ def test_by_hand_it_is_settled_in_its_turn_too(prefix: Broker, scripted: Scripte
 
     for n in range(3):
         scripted.put(event(str(n)), stream="one")
-    prefix.worker().add("orders", "billing", handle).run(until_idle=0.2)
+    with prefix.worker().add("orders", "billing", handle):
+        until(lambda: acked(scripted)[-1:] == ["2"])
     assert sorted(runs) == ["0", "0", "1", "2"]
-    assert acked(scripted)[-1] == "2"
     assert len(scripted.letters()) == 1
 
 

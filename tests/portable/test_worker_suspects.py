@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from scripted import Scripted, event, until
+from scripted import Scripted, event, until, work_off
 
 from cloudevents_bridge import Broker, CloudEvent, RetryPolicy, Subscription, Topic
 
@@ -58,11 +58,6 @@ def test_one_that_ended_too_many_is_dead_lettered_without_a_run(opened: Opened, 
     scripted.put(event("bad"), attempt=10)
     scripted.put(event("good"))
     seen: list[str] = []
-    stats = (
-        opened(topics=[topic])
-        .worker()
-        .add("orders", "billing", lambda event: seen.append(event.id))
-        .run(until_idle=0.05)
-    )
+    stats = work_off(opened(topics=[topic]).worker().add("orders", "billing", lambda e: seen.append(e.id)), scripted)
     assert seen == ["good"]
     assert (stats.handled, stats.dead_lettered) == (1, 1)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))  # for what the tests of this directory share
 
-from recorded import Recorded
+from recorded import Recorded, until
 
 from cloudevents_bridge import Broker, RetryPolicy, Subscription, Topic, connect
 
@@ -26,10 +25,7 @@ def _nothing_is_left() -> Iterator[None]:
     """Whatever a test starts ends with it."""
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + 10.0
-    while {thread for thread in threading.enumerate() if thread.name.startswith("ceb-")} - before:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    until(lambda: not {thread for thread in threading.enumerate() if thread.name.startswith("ceb-")} - before)
 
 
 @pytest.fixture

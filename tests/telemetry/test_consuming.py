@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
-from recorded import Recorded, attributes, links, span_id, trace_id
+from recorded import Recorded, attributes, links, span_id, trace_id, until
 
 import cloudevents_bridge as ceb
+from cloudevents_bridge import driver
 from cloudevents_bridge.middleware import MemoryStore, idempotent
 from cloudevents_bridge.testing import FakeBroker, make_event
 
@@ -34,7 +35,10 @@ def operation(name: str, type: str | None = None) -> dict[str, Any]:
 
 
 def work(broker: ceb.Broker, handler: Any, **options: Any) -> None:
-    broker.worker().add("orders", "billing", handler, **options).run(until_idle=0.05)
+    """Work until all that there is was settled."""
+    feed = broker.native.feed(driver.Subscription(driver.Topic("orders"), "billing"))
+    with broker.worker().add("orders", "billing", handler, **options):
+        until(lambda: not feed.size)
 
 
 class TestReceiving:
@@ -228,10 +232,7 @@ class TestProcessing:
             once._renewer.drop(run)
             delivery.give_back()
         with broker.worker().add("orders", "billing", router):
-            deadline = time.monotonic() + 10
-            while not recorded.spans("process orders"):
-                assert time.monotonic() < deadline
-                time.sleep(0.001)
+            until(lambda: recorded.spans("process orders"))
         assert recorded.spans("process orders")[0].status.status_code is StatusCode.UNSET
 
     def test_a_coroutine_that_never_began_ends_its_span(self, broker: ceb.Broker, recorded: Recorded) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from recorded import Recorded
+from recorded import Recorded, until
 
 import cloudevents_bridge as ceb
 from cloudevents_bridge.errors import ConfigurationError
@@ -72,7 +72,8 @@ def test_without_a_provider_events_are_published_as_they_are() -> None:
             broker.publish_many("orders", [make_event()])
             assert [delivery.event for delivery in subscriber.receive(wait=5)] == [make_event()] * 2
         worked: list[ceb.CloudEvent] = []
-        broker.worker().add("orders", "billing", worked.append).run(until_idle=0.05)
+        with broker.worker().add("orders", "billing", worked.append):
+            until(lambda: len(worked) == 2)
         assert worked == [make_event()] * 2
 
 

@@ -18,6 +18,7 @@ from cloudevents_bridge_aws.moving import move_dead_letters
 from cloudevents_bridge_contract import NotRun, aws
 from cloudevents_bridge_contract.emulators.localstack import localstack
 from cloudevents_bridge_contract.emulators.ministack import ministack
+from cloudevents_bridge_contract.emulators.process import wait_until
 
 Placed = Callable[..., tuple[Broker, str]]
 
@@ -92,8 +93,9 @@ def test_worker_consumes_it(placed: Placed) -> None:
     broker, name = placed()
     broker.publish_many(name, _events(25))
     seen: set[str] = set()
-    stats = broker.worker().add(name, name, lambda event: seen.add(event.id)).run(until_idle=0.5, signals=False)
-    assert (len(seen), stats.handled, stats.failed) == (25, 25, 0)
+    with broker.worker().add(name, name, lambda event: seen.add(event.id)) as worker:
+        assert wait_until(lambda: len(seen) == 25, 30), f"{len(seen)} of 25 came"
+    assert (worker.stats.handled, worker.stats.failed) == (25, 0)
 
 
 def test_delay(placed: Placed) -> None:
@@ -130,7 +132,8 @@ def test_dead_letters(placed: Placed) -> None:
     def fail(event: CloudEvent) -> None:
         raise ValueError(f"not {event.id}")
 
-    broker.worker().add(name, name, fail).run(until_idle=0.5, signals=False)
+    with broker.worker().add(name, name, fail) as worker:
+        assert wait_until(lambda: worker.stats.dead_lettered == 3, 30), f"{worker.stats.dead_lettered} of 3 died"
     letters = broker.dead_letters(name, name)
     found = sorted(letters.find(), key=lambda letter: letter.event.id if letter.event else "")
     assert [letter.error for letter in found] == [f"ValueError: not {n}" for n in range(3)]

@@ -46,8 +46,8 @@ def test_steady_state_needs_the_roles_of_publisher_and_subscriber_only(
     broker = opened(topic)
     before = emulator.proxy.paths.copy()
     broker.publish_many(name, [event(str(n), partitionkey=f"k{n % 3}") for n in range(20)])
-    worker = broker.worker().add(name, "billing", lambda event: None)
-    assert worker.run(until_idle=0.5, signals=False).handled == 20
+    with broker.worker().add(name, "billing", lambda event: None) as worker:
+        assert wait_until(lambda: worker.stats.handled == 20, 30), f"{worker.stats.handled} of 20 were handled"
     with broker.subscriber(name, "billing") as subscriber:
         broker.publish(name, event("held"))
         [delivery] = subscriber.receive(wait=5)
