@@ -230,7 +230,7 @@ def test_an_older_file_is_migrated_with_what_is_in_it(rig: Any) -> None:
     def work(broker: Any) -> None:
         start.wait()
         try:
-            broker.ping(timeout=1.0)
+            broker.ping(timeout=30.0)
         except BaseException as error:  # noqa: BLE001 - told to the test
             failures.append(error)
 

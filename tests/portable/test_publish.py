@@ -312,8 +312,8 @@ def test_the_time_limit_covers_the_retries(opened: Any, scripted: Scripted) -> N
     scripted.on_send = lambda sent, timeout: [busy()] * len(sent.batch)
     begun = time.monotonic()
     with pytest.raises((UnavailableError, DeadlineExceededError)):
-        broker.publish("orders", event(), timeout=0.2)
-    assert 0.1 < time.monotonic() - begun < 5.0
+        broker.publish("orders", event(), timeout=1.0)
+    assert 0.5 < time.monotonic() - begun < 5.0
     assert len(scripted.sends) > 3
 
 
