@@ -17,6 +17,7 @@ from cloudevents_bridge import Broker, CloudEvent, PublishError, RetryPolicy, Su
 from cloudevents_bridge_contract import storm
 from cloudevents_bridge_contract.emulators.process import wait_until
 from cloudevents_bridge_contract.emulators.proxy import Proxy
+from cloudevents_bridge_contract.suite.traps import receive_unless_closed
 from cloudevents_bridge_gcp import rpc
 
 Opened = Callable[..., Broker]
@@ -132,7 +133,7 @@ def test_a_closed_subscriber_takes_nothing_any_more(opened: Opened, name: str) -
     broker = opened(Topic(name, subscriptions=subscriptions))
     for _ in range(3):
         subscriber = broker.subscriber(name, "billing")
-        waiting = threading.Thread(target=subscriber.receive, kwargs={"wait": 30})
+        waiting = threading.Thread(target=receive_unless_closed, args=(subscriber, 30.0))
         waiting.start()
         waiting.join(0.2)
         assert waiting.is_alive(), "the receive did not wait"

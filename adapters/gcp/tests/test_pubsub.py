@@ -29,6 +29,7 @@ from cloudevents_bridge_contract import faulty, order_example
 from cloudevents_bridge_contract.emulators import pubsub
 from cloudevents_bridge_contract.emulators.process import wait_until
 from cloudevents_bridge_contract.gcp import STEADY
+from cloudevents_bridge_contract.suite.traps import receive_unless_closed
 from cloudevents_bridge_gcp import rpc
 
 Opened = Callable[..., Broker]
@@ -138,7 +139,7 @@ def test_structured_mode_by_option(opened: Opened, name: str) -> None:
 def test_a_stop_does_not_wait_for_a_pull_that_waits(opened: Opened, name: str) -> None:
     broker = opened(Topic(name, subscriptions=["billing"]))
     subscriber = broker.subscriber(name, "billing")
-    waiting = threading.Thread(target=subscriber.receive, kwargs={"wait": 30})
+    waiting = threading.Thread(target=receive_unless_closed, args=(subscriber, 30.0))
     waiting.start()
     assert not wait_until(lambda: not waiting.is_alive(), 0.3)
     began = time.monotonic()
