@@ -177,7 +177,7 @@ def test_a_key_that_failed_stays_failed_in_a_long_call(opened: Any, scripted: Sc
     scripted.on_send = lambda sent, timeout: [refused() if id == "0" else Done() for id in sent.ids]
     events = [event(str(n), "a" if n % 2 == 0 else "b") for n in range(500)]
     with pytest.raises(PublishError) as caught:
-        broker.publish_many("orders", events)
+        broker.publish_many("orders", events, timeout=60)
     assert [one.id for one, _ in caught.value.failed] == [str(n) for n in range(0, 500, 2)]
     assert [id for id in scripted.sent_ids() if int(id) % 2 == 0] == ["0"]
 

@@ -276,8 +276,8 @@ def test_credentials_that_never_worked_come_out_of_close(broker: Broker, scripte
         raise NativeError(refused(ErrorCode.PERMISSION_DENIED))
 
     scripted.on_receive = receive
-    with pytest.raises(PermissionDeniedError), worker(broker, print):
-        until(lambda: scripted.calls["receive"])
+    with pytest.raises(PermissionDeniedError), worker(broker, print) as working:
+        until(lambda: not working._running)
 
 
 def test_credentials_that_fail_later_are_tried_for_ten_minutes(
