@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudevents_bridge.config import Settings, load, parse_duration, profiles
@@ -406,6 +406,7 @@ def as_toml(value: object) -> str:
     return json.dumps(value).replace("NaN", "nan").replace("Infinity", "inf")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(KEYS, VALUES, max_size=5),
     st.dictionaries(KEYS, VALUES, max_size=5),

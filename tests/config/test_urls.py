@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudevents_bridge.config import parse_url
@@ -106,6 +106,7 @@ def test_the_offending_key_is_named() -> None:
     assert "client_secret" in refused(f"gcp://p?client_secret={SECRET}")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=60) | st.from_regex(r"[a-z]+://[!-~]*", fullmatch=True))
 def test_any_text_is_an_address_or_one_error(text: str) -> None:
     try:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudevents_bridge.core.retry import Backoff
@@ -54,6 +54,7 @@ def busy(retry_after: float | None = None) -> UnavailableError:
     return UnavailableError("busy", retryable=True, retry_after=retry_after)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 300), st.floats(0.0, 100.0), st.floats(0.0, 1000.0), st.floats(1.0, 10.0))
 def test_full_jitter_within_its_bounds(attempt: int, initial: float, maximum: float, factor: float) -> None:
     policy = RetryPolicy(attempts=None, initial=initial, maximum=maximum, factor=factor)
@@ -80,6 +81,7 @@ def test_the_jitter_is_full() -> None:
     assert 7.8 < max(late) <= 8.0
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 4), st.floats(0.0, 600.0))
 def test_the_brokers_wish_is_obeyed(attempt: int, retry_after: float) -> None:
     delay = Backoff(RetryPolicy(initial=0.5, maximum=1.0)).delay(attempt, retry_after)

@@ -9,7 +9,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 from fake_aws import ACCOUNT, REGION, topic_arn
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudevents_bridge import BridgeError, CloudEvent, RetryPolicy, connect
@@ -18,6 +18,7 @@ from cloudevents_bridge_aws import form
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=200) | st.text("+% &=a~/", max_size=20)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.from_regex(r"[A-Za-z0-9.]{1,20}", fullmatch=True), _TEXTS, max_size=5))
 def test_it_is_what_urlencode_makes(fields: dict[str, str]) -> None:
     assert form.encoded(fields) == urlencode(fields).encode()

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudevents_bridge import CloudEvent
@@ -68,6 +68,7 @@ def test_binary_that_fits_has_room_for_what_is_added_later() -> None:
     assert wire.unpack(text, native) == (body, {**attributes, "ceb-dead-letter": "why", "another": "x"})
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=40), st.dictionaries(st.text(max_size=8), st.text(max_size=12), max_size=14))
 def test_anything_is_carried_and_taken_by_sqs(body: bytes, attributes: dict[str, str]) -> None:
     attributes = {name: value for name, value in attributes.items() if name not in (wire.BODY, wire.MORE)}

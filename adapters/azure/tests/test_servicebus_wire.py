@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch, ServiceBusReceivedMessage
 from azure.servicebus.amqp import AmqpMessageBodyType, AmqpMessageProperties
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudevents_bridge import CloudEvent
@@ -179,6 +179,7 @@ def texts() -> st.SearchStrategy[str]:
     return st.builds(lambda length, letter: letter * min(length, 20_000), lengths(), st.sampled_from("aü€"))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     length=lengths(),
     attributes=st.dictionaries(texts().filter(bool), texts(), max_size=4),

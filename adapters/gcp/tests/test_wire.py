@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from google.pubsub_v1 import types
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudevents_bridge import CloudEvent, PublishError, connect
@@ -111,6 +111,7 @@ def test_the_event_over_a_limit_is_named_and_the_others_are_not_held_up(monkeypa
     assert sent == ["good"]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(st.characters(codec="utf-8"), max_size=6000))
 def test_a_long_reason_is_kept_in_several_attributes(reason: str) -> None:
     message = wire.encode(Outbound(b"x", {"a": "b", DEAD_LETTER: reason}), None, letter=True)
@@ -138,6 +139,7 @@ def test_a_letter_of_the_services_own_has_a_reason() -> None:
     assert DEAD_LETTER not in wire.decode(message, letter=False)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.binary(max_size=300), st.dictionaries(st.text(min_size=1, max_size=9), st.text(max_size=200)))
