@@ -12,7 +12,7 @@ import pytest
 
 from cloudevents_bridge import connect
 from cloudevents_bridge.demo import run, stage
-from cloudevents_bridge.demo.orders import FILE, Refused, read_orders
+from cloudevents_bridge.demo.orders import FILE, Order, Refused, read_orders
 from cloudevents_bridge.demo.report import Feed, Summary, show
 from cloudevents_bridge.demo.shop import ORDERS, publish
 
@@ -109,12 +109,14 @@ def consume(tmp_path: Path, told: str) -> subprocess.CompletedProcess[str]:
 
 def test_an_order_that_comes_twice_counts_once(tmp_path: Path) -> None:
     first, second = islice(read_orders(FILE), 2)
+    assert isinstance(first, Order)
     with connect(url_of(tmp_path), topics=[ORDERS], create_missing=True) as broker:
         assert publish(broker, [first, first, second]) == (3, [])
         done = consume(tmp_path, "2\n")
         assert json.loads(done.stdout)["consumed"] == 2
         with broker.subscriber("orders", "analytics") as subscriber:
-            assert subscriber.receive(wait=0) == [], "it ended before it had seen them all"
+            left = {delivery.event.id for delivery in subscriber.receive(wait=0)}
+        assert left <= {first.id}, "it ended before it had seen them all"  # twice, perhaps, it need not see one
 
 
 def test_a_consumer_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
