@@ -1,6 +1,7 @@
 """SNS and SQS, beside loops on boto3 written by hand, with canned answers and on the emulators; requests beside kombu.
 
-Canned answers show what a client costs, where no emulator is in the way. Needs what `make test` installs.
+Canned answers show what a client costs, where no emulator is in the way: on all processors, and on one, where waking
+another processor is not in the way either. Needs what `make test` installs.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import kombu
 from aws_services import REGION, Canned, Emulated, Place, Service
 from aws_ways import BATCH, Cost, Ways
-from common import machine, make_events, median, rate, table
+from common import machine, make_events, median, one_processor, rate, table
 
 from cloudevents_bridge import CloudEvent
 from cloudevents_bridge_contract.emulators.localstack import localstack
@@ -194,7 +195,9 @@ def main() -> None:
     pattern = make_events(max(given.events, given.emulated))
     note = {"note": "x" * (SIZE - len(pattern[0].to_json()) + len(pattern[0].data["note"]))}
     events = [event.replace(data=note) for event in pattern]
-    compare(Canned(), events[: given.events], given.singles, given.rounds)
+    for where, on in (("on all processors", nullcontext()), ("on one processor", one_processor())):
+        with on, closing(Canned(f"canned answers, {where}")) as canned:
+            compare(canned, events[: given.events], given.singles, given.rounds)
     for name, server in (("MiniStack", ministack()), ("LocalStack", localstack())):
         with server as running:
             service = Emulated(name, running.address)

@@ -96,10 +96,9 @@ class Emulated(Service):
 class Canned(Service):
     """boto3's clients, which sign and encode a request and decode an answer that was there before it was asked for."""
 
-    name = "canned answers"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__(None)
+        self.name = name
         self._waiting: Iterator[str] = iter(())
         self._received = 0
 
