@@ -412,9 +412,8 @@ def test_what_is_held_is_given_back_when_it_stops(opened: Opened, scripted: Scri
         until(lambda: working.stats.failed == 1 and not working.stats.in_flight)
     assert scripted.left() == 3
     [nack] = [settled for settled in scripted.settles if settled.verb == "nack"]
-    assert (nack.ids, nack.seconds) == (["0"], min(60.0, longest)), (
-        "a failed run is one, with what is left of its delay"
-    )
+    assert nack.ids == ["0"], "a failed run is one"
+    assert min(50.0, longest) <= nack.seconds <= min(60.0, longest), "with what is left of its delay"
     assert {id for settled in scripted.settles if settled.verb == "release" for id in settled.ids} <= {"1", "2"}
 
 

@@ -274,18 +274,18 @@ class SettleCases:
         assert (letter.topic, letter.subscription) == (topic.name, topic.subscriptions[0].name)
 
     def test_delivery_that_is_never_settled_ends_as_dead_letter(self, bench: Bench) -> None:
-        topic = bench.topic(lease=bench.lease, max_attempts=1)
+        topic = bench.topic(lease=(lease := max(1.0, bench.lease)), max_attempts=1)
         bench.publish(topic, event := bench.event())
         subscriber = bench.subscriber(topic)
         attempts = 0
 
         def dead() -> bool:
             nonlocal attempts
-            attempts += len(subscriber.receive(wait=bench.lease))
+            attempts += len(subscriber.receive(wait=lease))
             return bool(list(place.find()))
 
         place = bench.broker(topic).dead_letters(topic.name, topic.subscriptions[0].name)
-        bench.eventually(dead, "the dead letter", patience=10 * bench.lease + bench.rig.patience)
+        bench.eventually(dead, "the dead letter", patience=10 * lease + bench.rig.patience)
         assert attempts == 3, f"it was delivered {attempts} times: 3 x max_attempts is the bound"
         [letter] = bench.letters(topic, 1)
         assert letter.event == event

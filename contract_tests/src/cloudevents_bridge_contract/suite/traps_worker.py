@@ -224,7 +224,7 @@ class WorkerTrapCases:
         """One event among fifty ends the process that handles it, and a supervisor starts another: it dies within
         3 x max_attempts + 1 starts, the others are handled and none of them dies.
         """
-        lease = max(0.5, bench.lease)
+        lease = max(1.0, bench.lease)
         topic = bench.topic(lease=lease, max_attempts=2)
         events = [bench.event(data={"do": "exit" if number == 20 else ""}) for number in range(50)]
         bench.publish(topic, *events)

@@ -46,7 +46,7 @@ class WorkerProcessCases:
             began = time.monotonic()
             program.process.send_signal(signal.SIGINT)
             program.process.wait(timeout=bench.rig.patience)
-            assert time.monotonic() - began < 2.0, "the second interrupt waited for the handler"
+            assert time.monotonic() - began < 5.0, "the second interrupt waited for the handler"
             assert program.process.returncode != 0
         bench.one(bench.subscriber(topic), event, patience=max(1.0, bench.lease) + bench.rig.patience).ack()
 
