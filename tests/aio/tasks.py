@@ -14,7 +14,7 @@ from cloudevents_bridge.stats import Stats
 
 T = TypeVar("T")
 LONG = 30.0
-PROMPT = 2.0
+PROMPT = 5.0
 """Seconds within which something that is to be prompt has happened, on a busy machine too."""
 
 

@@ -145,7 +145,7 @@ def test_a_stop_does_not_wait_for_a_pull_that_waits(opened: Opened, name: str) -
     began = time.monotonic()
     subscriber.close()
     waiting.join(10)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
 
 
 def test_the_emulator_may_be_restarted_while_we_run(found: pubsub.Emulator, name: str) -> None:

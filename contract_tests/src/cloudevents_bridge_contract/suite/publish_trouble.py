@@ -129,7 +129,7 @@ class PublishTroubleCases:
         began = time.monotonic()
         with pytest.raises(DeadlineExceededError) as caught:
             publisher.publish(bench.event(), timeout=0.5)
-        assert 0.4 < time.monotonic() - began < 2.5, "the time-out of the call was not kept"
+        assert 0.4 < time.monotonic() - began < 5.0, "the time-out of the call was not kept"
         assert topic.name in str(caught.value)
 
     def test_silent_broker_lets_go_of_close(self, bench: Bench) -> None:
@@ -142,7 +142,7 @@ class PublishTroubleCases:
         began = time.monotonic()
         with pytest.raises(BridgeError) as caught:
             publisher.close(timeout=0.5)
-        assert time.monotonic() - began < 2.5, "close did not keep its time-out"
+        assert time.monotonic() - began < 5.0, "close did not keep its time-out"
         assert isinstance(caught.value, PublishError), repr(caught.value)
         assert [e.id for e, _ in caught.value.failed] == [event.id], "the event that may be lost is not named"
         shim.leave.set()
@@ -169,7 +169,7 @@ class PublishTroubleCases:
             with pytest.raises(BridgeError) as caught:
                 broker.publish(topic.name, bench.event(), timeout=0.5)
             assert caught.value.code == ErrorCode.DEADLINE_EXCEEDED, repr(caught.value)
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 5
         broker.publish(topic.name, after := bench.event())
         arrived: set[str] = set()
         subscriber = bench.subscriber(topic)
