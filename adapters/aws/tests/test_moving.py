@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_aws import Aws, queue_arn
+from fake_aws import Aws, queue_arn, refusal
 
 from cloudevents_bridge import BridgeError, Broker, Topic, connect
 from cloudevents_bridge.errors import DeadlineExceededError, ErrorCode, InvalidArgumentError, UnsupportedError
@@ -62,6 +62,12 @@ def test_it_is_cancelled_when_its_time_is_over(aws: Aws, broker: Broker) -> None
         move_dead_letters(broker, "orders", "billing", timeout=0.1)
     [cancelled] = _asked(aws, "CancelMessageMoveTask")
     assert cancelled["TaskHandle"].startswith("task ")
+
+
+def test_one_that_cannot_be_cancelled_any_more_is_late_all_the_same(aws: Aws, broker: Broker) -> None:
+    aws.fail["CancelMessageMoveTask"] = refusal("ResourceNotFoundException", "CancelMessageMoveTask")
+    with pytest.raises(DeadlineExceededError, match="after about 0 letters"):
+        move_dead_letters(broker, "orders", "billing", timeout=0.05)
 
 
 def test_what_failed_says_why(aws: Aws, broker: Broker) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from cloudevents_bridge import Broker
 from cloudevents_bridge.driver import DeadLetters, Subscription
 from cloudevents_bridge.errors import (
+    BridgeError,
     DeadlineExceededError,
     ErrorCode,
     InvalidArgumentError,
@@ -78,12 +80,13 @@ class _Move:
                 if left <= 0:
                     raise DeadlineExceededError(
                         f"{told} took more than {timeout:.3g} s: it is cancelled after "
-                        f"about {_moved(task)} letters; call it again to go on",
+                        f"about {0 if task == before else _moved(task)} letters; call it again to go on",
                         broker=self._session.broker,
                     )
                 time.sleep(min(LOOK, left))
         except BaseException:
-            self._call("cancel_message_move_task", TaskHandle=handle)
+            with suppress(BridgeError):  # it may have ended just now; what ended the wait counts more
+                self._call("cancel_message_move_task", TaskHandle=handle)
             raise
         if task["Status"] != "COMPLETED":
             raise make_error(
