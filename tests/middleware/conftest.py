@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent))  # for what the tests of this directory share
+sys.path.append(str(Path(__file__).parents[1] / "portable"))  # the scripted broker
 
-from waiting import until
+from scripted import until
 
 from cloudevents_bridge.middleware import renewing
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import until
+from scripted import until
 
 import cloudevents_bridge as ceb
 from cloudevents_bridge import clock

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from waiting import until
+from scripted import until
 
 import cloudevents_bridge as ceb
 from cloudevents_bridge.middleware import MemoryStore, SQLiteStore, idempotent, log, timing

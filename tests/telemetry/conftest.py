@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent))  # for what the tests of this directory share
+sys.path.append(str(Path(__file__).parents[1] / "portable"))  # the scripted broker
 
-from recorded import Recorded, until
+from recorded import Recorded
+from scripted import until
 
 from cloudevents_bridge import Broker, RetryPolicy, Subscription, Topic, connect
 

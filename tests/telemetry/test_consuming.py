@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
-from recorded import Recorded, attributes, links, span_id, trace_id, until
+from recorded import Recorded, attributes, links, span_id, trace_id
+from scripted import until
 
 import cloudevents_bridge as ceb
 from cloudevents_bridge import driver

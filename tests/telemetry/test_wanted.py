@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from recorded import Recorded, until
+from recorded import Recorded
+from scripted import until
 
 import cloudevents_bridge as ceb
 from cloudevents_bridge.errors import ConfigurationError
