@@ -56,6 +56,25 @@ def test_an_earlier_move_is_not_taken_for_this_one(aws: Aws, broker: Broker, mon
     assert move_dead_letters(broker, "orders", "billing") == 7
 
 
+def test_what_an_earlier_move_has_moved_is_not_said_of_this_one(
+    aws: Aws, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws.moves.append({"StartedTimestamp": 1, "Status": "COMPLETED", "ApproximateNumberOfMessagesMoved": 5})
+    monkeypatch.setattr(Aws, "list_message_move_tasks", lambda self, **_: {"Results": [self.moves[-1]]})
+    with pytest.raises(DeadlineExceededError, match="after about 0 letters"):
+        move_dead_letters(broker, "orders", "billing", timeout=0.05)
+
+
+def test_it_is_cancelled_when_it_is_interrupted(aws: Aws, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cloudevents_bridge_aws.moving.time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        move_dead_letters(broker, "orders", "billing")
+    assert aws.calls["CancelMessageMoveTask"] == 1
+
+
 def test_it_is_cancelled_when_its_time_is_over(aws: Aws, broker: Broker) -> None:
     aws.outcomes.append({"ApproximateNumberOfMessagesMoved": 3})
     with pytest.raises(DeadlineExceededError, match="cancelled after about 3 letters; call it again"):

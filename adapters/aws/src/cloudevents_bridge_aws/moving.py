@@ -21,7 +21,7 @@ from cloudevents_bridge.session import Session
 from cloudevents_bridge_aws.connection import Connection
 
 MOST = 500
-"""Messages per second, at most: SQS's own limit."""
+"""Letters per second, at most: SQS's own limit."""
 LOOK = 1.0
 """Seconds between two looks at how far it is."""
 
@@ -45,7 +45,10 @@ def move_dead_letters(
     Raises:
         UnsupportedError: if it is another broker; or, from SQS, if such a move of these letters is under way.
         DeadlineExceededError: after `timeout`.
-        BridgeError: what SQS said. Source: the API reference of StartMessageMoveTask.
+        InvalidArgumentError: if the rate is none that SQS takes.
+        BridgeError: what SQS said; FAILED_PRECONDITION if it gave the move up.
+
+    Source: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartMessageMoveTask.html
     """
     session = broker._opener.get()
     connection: object = session.connection
