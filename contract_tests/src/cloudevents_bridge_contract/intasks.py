@@ -22,8 +22,8 @@ class Loop:
     def __init__(self) -> None:
         self._process = 0
         self._thread: threading.Thread | None = None
-        self._turn = threading.Lock()
-        self._turns_in = os.getpid()
+        self._lock = threading.Lock()
+        self._lock_of = os.getpid()
 
     @classmethod
     @contextmanager
@@ -44,12 +44,12 @@ class Loop:
         if threading.current_thread() is self._thread:
             work.close()
             raise AssertionError("a handler on the event loop made a call that blocks it")
-        with self._in_turn():  # a loop that ends runs what was begun before, and nothing else
+        with self._own_lock():  # a loop that ends runs what was begun before, and nothing else
             return asyncio.run_coroutine_threadsafe(_in_turn(work), self._get())
 
     def end(self) -> None:
         """End soon; what runs has a moment."""
-        with self._in_turn():
+        with self._own_lock():
             if self._process == os.getpid():
                 self._process = 0
                 self._loop.call_soon_threadsafe(self._over.set)
@@ -60,10 +60,10 @@ class Loop:
         if self._thread is not None:
             self._thread.join()
 
-    def _in_turn(self) -> threading.Lock:
-        if self._turns_in != os.getpid():  # whoever had it did not come along into the child of a fork
-            self._turn, self._turns_in = threading.Lock(), os.getpid()
-        return self._turn
+    def _own_lock(self) -> threading.Lock:
+        if self._lock_of != os.getpid():  # whoever had it did not come along into the child of a fork
+            self._lock, self._lock_of = threading.Lock(), os.getpid()
+        return self._lock
 
     def _get(self) -> asyncio.AbstractEventLoop:
         if self._process != os.getpid():
