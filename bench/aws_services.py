@@ -100,7 +100,6 @@ class Canned(Service):
         super().__init__(None)
         self.name = name
         self._waiting: Iterator[str] = iter(())
-        self._received = 0
 
     @contextmanager
     def place(self) -> Iterator[Place]:
